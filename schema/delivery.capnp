@@ -1,0 +1,64 @@
+# Delivery: ordered, idempotent, resumable.
+@0xc5e4cf07cf345bb1;
+using Go = import "/go.capnp";
+$Go.package("schema");
+$Go.import("quicproquo.dev/schema");
+
+struct EnqueueRequest {
+  channelId @0 :Data;
+  generation @1 :UInt32;
+  deliveryId @2 :Data;      # UUIDv7, 16 bytes: a retry with the same id is stored once.
+  payload @3 :Data;         # MLSMessage.
+}
+
+struct EnqueueResponse {
+  seq @0 :UInt64;
+  acceptedAt @1 :Int64;     # Milliseconds since 1970 UTC.
+  duplicate @2 :Bool;       # Stored by an earlier request with the same delivery id.
+}
+
+struct SubscribeRequest {
+  credit @0 :UInt16;        # Deliveries in flight, unacknowledged; 0 asks for the cell's default, which is also the most.
+}
+
+struct SubscribeResponse {
+  restoreEpoch @0 :UInt64;
+  credit @1 :UInt16;
+}
+
+struct AckRequest {
+  acks @0 :List(Ack);       # Cumulative, at most 256.
+}
+
+struct Ack {
+  channelId @0 :Data;
+  seq @1 :UInt64;
+}
+
+# One stored message, pushed in the channel's order.
+struct Delivery {
+  channelId @0 :Data;       # The device's id for what is addressed to the device itself (its inbox).
+  seq @1 :UInt64;
+  prevSeq @2 :UInt64;       # The delivery before this one in this channel and subscription; 0: the first.
+  kind @3 :Kind;
+  generation @4 :UInt32;
+  senderAccountId @5 :Data;
+  senderDeviceId @6 :Data;
+  deliveryId @7 :Data;
+  acceptedAt @8 :Int64;     # When the cell stored it, milliseconds since 1970 UTC.
+  payload @9 :Data;         # MLSMessage; empty for own.
+  aboutChannelId @10 :Data; # In the inbox: the channel a Welcome is for.
+
+  enum Kind {
+    application @0;
+    commit @1;
+    proposal @2;
+    welcome @3;             # In the inbox.
+    own @4;                 # Sent by this very device: its place in the order.
+  }
+}
+
+# Everything stored when the subscription began has been pushed; what follows is live.
+struct CaughtUp {
+  deliveries @0 :UInt64;    # Pushed until here in this subscription.
+}

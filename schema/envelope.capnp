@@ -1,0 +1,77 @@
+# Envelope: every message on the wire.
+@0xfd41a16cc0fd7322;
+using Go = import "/go.capnp";
+$Go.package("schema");
+$Go.import("quicproquo.dev/schema");
+
+using Errors = import "errors.capnp";
+using Session = import "session.capnp";
+using Auth = import "auth.capnp";
+using Keys = import "keys.capnp";
+using Channels = import "channels.capnp";
+using Delivery = import "delivery.capnp";
+
+# version and correlationId keep their places for ever: every version can read them from any other.
+struct Envelope {
+  version @0 :UInt16;       # Schema version of the body: 1.
+  correlationId @1 :UInt64; # Chosen by who asks, unique among its open requests; 0 in pushes.
+
+  union {
+    none @2 :Void;          # Invalid.
+    request @3 :Request;
+    response @4 :Response;
+    push @5 :Push;
+    error @6 :Errors.Error; # Answers a request, or, with correlation id 0, concerns the connection.
+  }
+}
+
+struct Request {
+  union {
+    none @0 :Void;          # Invalid.
+    hello @1 :Session.HelloRequest;
+    signupStart @2 :Auth.SignupStartRequest;
+    signupFinish @3 :Auth.SignupFinishRequest;
+    loginStart @4 :Auth.LoginStartRequest;
+    loginFinish @5 :Auth.LoginFinishRequest;
+    startSession @6 :Auth.StartSessionRequest;
+    refreshSession @7 :Auth.RefreshSessionRequest;
+    authenticate @8 :Auth.AuthenticateRequest;
+    uploadKeyPackages @9 :Keys.UploadKeyPackagesRequest;
+    keyPackageStatus @10 :Void;
+    claimKeyPackages @11 :Keys.ClaimKeyPackagesRequest;
+    getAccount @12 :Channels.GetAccountRequest;
+    openDm @13 :Channels.OpenDmRequest;
+    createGroup @14 :Channels.CreateGroupRequest;
+    enqueue @15 :Delivery.EnqueueRequest;
+    subscribe @16 :Delivery.SubscribeRequest;
+    ack @17 :Delivery.AckRequest;
+  }
+}
+
+struct Response {
+  union {
+    done @0 :Void;          # For calls that answer nothing: ack.
+    hello @1 :Session.HelloResponse;
+    signupStart @2 :Auth.SignupStartResponse;
+    session @3 :Auth.Session;
+    loginStart @4 :Auth.LoginStartResponse;
+    loginFinish @5 :Auth.LoginFinishResponse;
+    authenticate @6 :Auth.AuthenticateResponse;
+    keyPackageStatus @7 :Keys.KeyPackageStatus;
+    claimKeyPackages @8 :Keys.ClaimKeyPackagesResponse;
+    account @9 :Channels.Account;
+    channel @10 :Channels.Channel;
+    createGroup @11 :Channels.CreateGroupResponse;
+    enqueue @12 :Delivery.EnqueueResponse;
+    subscribe @13 :Delivery.SubscribeResponse;
+  }
+}
+
+struct Push {
+  union {
+    none @0 :Void;          # Invalid.
+    deliver @1 :Delivery.Delivery;
+    caughtUp @2 :Delivery.CaughtUp;
+    goAway @3 :Session.GoAway;
+  }
+}
