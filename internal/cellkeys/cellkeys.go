@@ -1,0 +1,145 @@
+// Package cellkeys is the file of a cell's own secrets: OPAQUE keys, token keys, sealing keys. The operator (or the
+// development mode) generates it once, the cell reads it, every backup holds it: without it no password can be
+// checked and no sealed column opened. Nothing here is ever logged.
+package cellkeys
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/bytemare/opaque"
+	"sigs.k8s.io/yaml"
+
+	"quicproquo.dev/schema/opaqueconf"
+)
+
+// Version is the only version of the file there is.
+const Version = "quicproquo.dev/keys/v1"
+
+const keySize = 32
+
+// Keys is the file's content. Byte fields are base64 in YAML.
+type Keys struct {
+	Version string `json:"version"`
+	// OPAQUE keys are bound into every registration: they do not rotate by replacement.
+	OPAQUE OPAQUE `json:"opaque"`
+	// Tokens sign access tokens: the first signs, all verify.
+	Tokens []Key `json:"tokens"`
+	// Sealing keys encrypt columns: the first seals, all open.
+	Sealing []Key `json:"sealing"`
+	// NameIndex keys the hashes by which names are found.
+	NameIndex []byte `json:"nameIndex"`
+}
+
+// OPAQUE holds the server's long-term OPAQUE keys (RFC 9807 §3).
+type OPAQUE struct {
+	OPRFSeed      []byte `json:"oprfSeed"`
+	AKEPrivateKey []byte `json:"akePrivateKey"`
+	AKEPublicKey  []byte `json:"akePublicKey"`
+}
+
+// Key is one 32-byte key with the id that what it made carries.
+type Key struct {
+	ID  uint32 `json:"id"`
+	Key []byte `json:"key"`
+}
+
+// Generate makes fresh keys.
+func Generate() *Keys {
+	conf := opaqueconf.Configuration()
+	private, public := conf.KeyGen()
+	return &Keys{
+		Version:   Version,
+		OPAQUE:    OPAQUE{conf.GenerateOPRFSeed(), private.Encode(), public.Encode()},
+		Tokens:    []Key{{1, random()}},
+		Sealing:   []Key{{1, random()}},
+		NameIndex: random(),
+	}
+}
+
+func random() []byte {
+	b := make([]byte, keySize)
+	rand.Read(b) //nolint:errcheck // crypto/rand.Read never fails.
+	return b
+}
+
+// Marshal returns the file's bytes: a secret.
+func (k *Keys) Marshal() ([]byte, error) { return yaml.Marshal(k) }
+
+// Parse reads a file's bytes. Errors name the field, never its content.
+func Parse(b []byte) (*Keys, error) {
+	var k Keys
+	if err := yaml.UnmarshalStrict(b, &k); err != nil {
+		return nil, errors.New("the keys file is not the YAML it should be") // err may quote a key.
+	}
+	if k.Version != Version {
+		return nil, fmt.Errorf("the keys file's version must be %q", Version)
+	}
+	if err := k.check(); err != nil {
+		return nil, err
+	}
+	return &k, nil
+}
+
+// Load reads and parses a file.
+func Load(path string) (*Keys, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the keys file: %w", err)
+	}
+	return Parse(b)
+}
+
+func (k *Keys) check() error {
+	if len(k.NameIndex) != keySize {
+		return fmt.Errorf("nameIndex must have %d bytes", keySize)
+	}
+	for name, set := range map[string][]Key{"tokens": k.Tokens, "sealing": k.Sealing} {
+		if len(set) == 0 {
+			return fmt.Errorf("%s must have at least one key", name)
+		}
+		seen := map[uint32]bool{}
+		for _, key := range set {
+			if len(key.Key) != keySize || seen[key.ID] {
+				return fmt.Errorf("%s: key %d must have %d bytes and an id of its own", name, key.ID, keySize)
+			}
+			seen[key.ID] = true
+		}
+	}
+	_, err := k.OPAQUE.material()
+	return err
+}
+
+func (o OPAQUE) material() (*opaque.ServerKeyMaterial, error) {
+	conf := opaqueconf.Configuration()
+	d, err := conf.Deserializer()
+	if err != nil {
+		return nil, err
+	}
+	private, err := d.DecodePrivateKey(o.AKEPrivateKey)
+	if err != nil {
+		return nil, errors.New("opaque.akePrivateKey is not a ristretto255 scalar")
+	}
+	if len(o.OPRFSeed) != conf.Hash.Size() {
+		return nil, fmt.Errorf("opaque.oprfSeed must have %d bytes", conf.Hash.Size())
+	}
+	return &opaque.ServerKeyMaterial{PrivateKey: private, PublicKeyBytes: o.AKEPublicKey, OPRFGlobalSeed: o.OPRFSeed}, nil
+}
+
+// Server returns an OPAQUE server with these keys.
+func (o OPAQUE) Server() (*opaque.Server, error) {
+	material, err := o.material()
+	if err != nil {
+		return nil, err
+	}
+	s, err := opaqueconf.Configuration().Server()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.SetKeyMaterial(material); err != nil {
+		return nil, errors.New("the OPAQUE keys do not belong together")
+	}
+	return s, nil
+}
