@@ -1,0 +1,197 @@
+package delivery
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"quicproquo.dev/cell/store"
+	"quicproquo.dev/cell/telemetry"
+	"quicproquo.dev/schema/ids"
+)
+
+const (
+	pollEvery     = time.Second // How late a message stored by another replica is noticed at the latest.
+	pollChannels  = 1000        // Channels per statement.
+	ackFlushEvery = 50 * time.Millisecond
+)
+
+// Hub knows the subscribed devices of this process and which channels they follow. It is safe for concurrent use.
+//
+// Lock order: Hub.mu before Subscription.mu; Hub.flushMu before Hub.ackMu.
+type Hub struct {
+	store   *store.Store
+	metrics *telemetry.Metrics
+	log     *slog.Logger
+	now     func() time.Time
+
+	mu        sync.Mutex
+	devices   map[ids.ID]*Subscription
+	followers map[ids.ID]map[*Subscription]struct{}
+
+	flushMu sync.Mutex // Held through a flush; before ackMu.
+	ackMu   sync.Mutex
+	acks    map[ackKey]uint64
+}
+
+type ackKey struct{ device, channel ids.ID }
+
+// NewHub returns a Hub; Run keeps it going.
+func NewHub(s *store.Store, m *telemetry.Metrics, log *slog.Logger, now func() time.Time) *Hub {
+	return &Hub{store: s, metrics: m, log: log, now: now, devices: map[ids.ID]*Subscription{},
+		followers: map[ids.ID]map[*Subscription]struct{}{}, acks: map[ackKey]uint64{}}
+}
+
+// Run writes acknowledgements down and looks for what other replicas stored, until ctx ends; then it writes the
+// last acknowledgements.
+func (h *Hub) Run(ctx context.Context) {
+	flush, poll := time.NewTicker(ackFlushEvery), time.NewTicker(pollEvery)
+	defer flush.Stop()
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			h.flushAcks(context.WithoutCancel(ctx))
+			return
+		case <-flush.C:
+			h.flushAcks(ctx)
+		case <-poll.C:
+			h.poll(ctx)
+		}
+	}
+}
+
+// Announce hands stored messages to the subscriptions that follow their channels.
+func (h *Hub) Announce(messages []*store.Message) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, m := range messages {
+		for s := range h.followers[m.ChannelID] {
+			s.post(m)
+		}
+	}
+}
+
+// Follow lets the devices among the subscribed ones read channel from after.
+func (h *Hub) Follow(channel ids.ID, after uint64, devices []ids.ID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range devices {
+		if s, ok := h.devices[d]; ok {
+			h.follow(s, channel, after)
+		}
+	}
+}
+
+// follow needs h.mu.
+func (h *Hub) follow(s *Subscription, channel ids.ID, after uint64) {
+	set, ok := h.followers[channel]
+	if !ok {
+		set = map[*Subscription]struct{}{}
+		h.followers[channel] = set
+	}
+	set[s] = struct{}{}
+	s.follow(channel, after)
+}
+
+// add registers s and returns the subscription of the same device that it replaces, if any.
+func (h *Hub) add(s *Subscription) *Subscription {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	old := h.devices[s.device]
+	if old != nil {
+		h.drop(old)
+	}
+	h.devices[s.device] = s
+	h.follow(s, s.device, 0)
+	h.metrics.Subscriptions.Set(float64(len(h.devices)))
+	return old
+}
+
+func (h *Hub) remove(s *Subscription) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.drop(s)
+	if h.devices[s.device] == s {
+		delete(h.devices, s.device)
+	}
+	h.metrics.Subscriptions.Set(float64(len(h.devices)))
+}
+
+// drop needs h.mu.
+func (h *Hub) drop(s *Subscription) {
+	for _, channel := range s.channels() {
+		delete(h.followers[channel], s)
+		if len(h.followers[channel]) == 0 {
+			delete(h.followers, channel)
+		}
+	}
+}
+
+// acknowledge notes a cursor to be written with the next flush.
+func (h *Hub) acknowledge(device, channel ids.ID, seq uint64) {
+	h.ackMu.Lock()
+	defer h.ackMu.Unlock()
+	key := ackKey{device, channel}
+	h.acks[key] = max(h.acks[key], seq)
+}
+
+// takeAcks returns the noted cursors and forgets them.
+func (h *Hub) takeAcks() map[ackKey]uint64 {
+	h.ackMu.Lock()
+	defer h.ackMu.Unlock()
+	if len(h.acks) == 0 {
+		return nil
+	}
+	noted := h.acks
+	h.acks = make(map[ackKey]uint64, len(noted))
+	return noted
+}
+
+// flushAcks writes the noted cursors now, after any flush that is under way.
+func (h *Hub) flushAcks(ctx context.Context) {
+	h.flushMu.Lock()
+	defer h.flushMu.Unlock()
+	noted := h.takeAcks()
+	if len(noted) == 0 {
+		return
+	}
+	rows := make([]store.Ack, 0, len(noted))
+	for k, seq := range noted {
+		rows = append(rows, store.Ack{DeviceID: k.device, ChannelID: k.channel, Seq: seq})
+	}
+	ctx, cancel := context.WithTimeout(ctx, commitPatience)
+	defer cancel()
+	if err := h.store.Acknowledge(ctx, rows); err != nil {
+		h.log.Warn("writing acknowledgements failed; they are kept", "rows", len(rows), "error", err)
+		for _, r := range rows {
+			h.acknowledge(r.DeviceID, r.ChannelID, r.Seq)
+		}
+	}
+}
+
+// poll finds channels that have grown without this process hearing of it.
+func (h *Hub) poll(ctx context.Context) {
+	h.mu.Lock()
+	channels := make([]ids.ID, 0, len(h.followers))
+	for c := range h.followers {
+		channels = append(channels, c)
+	}
+	h.mu.Unlock()
+	for start := 0; start < len(channels); start += pollChannels {
+		part := channels[start:min(start+pollChannels, len(channels))]
+		seqs, err := h.store.LastSeqs(ctx, part)
+		if err != nil {
+			h.log.Warn("polling channels failed", "error", err)
+			return
+		}
+		h.mu.Lock()
+		for channel, seq := range seqs {
+			for s := range h.followers[channel] {
+				s.behind(channel, seq)
+			}
+		}
+		h.mu.Unlock()
+	}
+}

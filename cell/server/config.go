@@ -1,0 +1,104 @@
+// Package server puts a cell together and runs it: start, ready, drain, stop. It knows every other package of the
+// cell, and none of them knows it.
+package server
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+// Version is the version of the configuration file.
+const Version = "quicproquo.dev/cell/v1"
+
+// Config is the file that `cell serve --config FILE` reads. It names where things are; secrets stand in the files it
+// names, and what an admin tunes stands in the policy file.
+type Config struct {
+	Version string `json:"version"`
+	// Listen is the UDP address of the QUIC endpoint. Default ":4201".
+	Listen string `json:"listen,omitempty"`
+	// OpsListen is the TCP address of liveness, readiness and metrics. Default ":8080".
+	OpsListen string `json:"opsListen,omitempty"`
+	// DatabaseURIFile holds a PostgreSQL connection string. The environment variable QPQ_DATABASE_URI takes precedence.
+	DatabaseURIFile string `json:"databaseURIFile,omitempty"`
+	// KeysFile holds the cell's own keys.
+	KeysFile string `json:"keysFile"`
+	// PolicyFile is read anew when it changes.
+	PolicyFile string `json:"policyFile"`
+	// CertFile is the certificate's PEM chain with the CA's appended; KeyFile its key.
+	CertFile string `json:"certFile"`
+	KeyFile  string `json:"keyFile"`
+	// DrainTimeout is how long clients get to leave at SIGTERM, as a Go duration. Default "10s".
+	DrainTimeout string `json:"drainTimeout,omitempty"`
+	// LogLevel is debug, info, warn or error. Default info.
+	LogLevel string `json:"logLevel,omitempty"`
+
+	drain time.Duration
+}
+
+const defaultDrain = 10 * time.Second
+
+// LoadConfig reads and checks a configuration file.
+func LoadConfig(path string) (*Config, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	var c Config
+	if err := yaml.UnmarshalStrict(b, &c); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &c, nil
+}
+
+// check fills in defaults and reports everything that is wrong.
+func (c *Config) check() error {
+	var errs []error
+	if c.Version != Version {
+		errs = append(errs, fmt.Errorf("version: write %q", Version))
+	}
+	for name, value := range map[string]string{"keysFile": c.KeysFile, "policyFile": c.PolicyFile, "certFile": c.CertFile, "keyFile": c.KeyFile} {
+		if value == "" {
+			errs = append(errs, fmt.Errorf("%s: write the path of a file", name))
+		}
+	}
+	c.Listen, c.OpsListen = or(c.Listen, ":4201"), or(c.OpsListen, ":8080")
+	c.drain = defaultDrain
+	if c.DrainTimeout != "" {
+		d, err := time.ParseDuration(c.DrainTimeout)
+		if err != nil || d < 0 {
+			errs = append(errs, errors.New(`drainTimeout: write a duration such as "10s"`))
+		}
+		c.drain = d
+	}
+	return errors.Join(errs...)
+}
+
+func or(value, otherwise string) string {
+	if value == "" {
+		return otherwise
+	}
+	return value
+}
+
+// databaseURI finds the connection string, which is a secret and never a flag.
+func (c *Config) databaseURI() (string, error) {
+	if uri := os.Getenv("QPQ_DATABASE_URI"); uri != "" {
+		return uri, nil
+	}
+	if c.DatabaseURIFile == "" {
+		return "", errors.New("no database: set databaseURIFile in the configuration, or QPQ_DATABASE_URI")
+	}
+	b, err := os.ReadFile(c.DatabaseURIFile)
+	if err != nil {
+		return "", fmt.Errorf("reading the database's connection string: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}

@@ -1,0 +1,214 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"quicproquo.dev/cell/channels"
+	"quicproquo.dev/cell/delivery"
+	"quicproquo.dev/cell/endpoint"
+	"quicproquo.dev/cell/identity"
+	"quicproquo.dev/cell/keys"
+	"quicproquo.dev/cell/session"
+	"quicproquo.dev/cell/store"
+	"quicproquo.dev/cell/telemetry"
+	"quicproquo.dev/internal/cellkeys"
+)
+
+// Server is a running cell.
+type Server struct {
+	config  *Config
+	log     *slog.Logger
+	store   *store.Store
+	policy  *policyFile
+	metrics *telemetry.Metrics
+	lane    *delivery.Lane
+	hub     *delivery.Hub
+	quic    *endpoint.QUIC
+	ops     *endpoint.Ops
+
+	ready   atomic.Bool
+	stop    context.CancelFunc // Ends what runs in the background.
+	running sync.WaitGroup
+	failed  chan error // The first thing that ended by itself.
+}
+
+// Release names this build in hello and logs.
+type Release struct{ Name, Version string }
+
+// Start opens everything and returns once the cell takes connections. The caller must call Stop.
+func Start(ctx context.Context, c *Config, release Release, log *slog.Logger) (*Server, error) {
+	s := &Server{config: c, log: log, metrics: telemetry.New(), failed: make(chan error, 4)}
+	if err := s.start(ctx, release); err != nil {
+		s.abandon()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) start(ctx context.Context, release Release) error {
+	var err error
+	if s.policy, err = loadPolicy(s.config.PolicyFile); err != nil {
+		return err
+	}
+	cellKeys, err := cellkeys.Load(s.config.KeysFile)
+	if err != nil {
+		return err
+	}
+	if s.store, err = openStore(ctx, s.config, cellKeys); err != nil {
+		return err
+	}
+	if err := s.store.CheckCompatible(ctx); err != nil {
+		return err
+	}
+	if err := s.maintain(ctx); err != nil {
+		return fmt.Errorf("preparing partitions: %w", err)
+	}
+	services, err := s.services(ctx, cellKeys, release)
+	if err != nil {
+		return err
+	}
+	return s.listen(services)
+}
+
+// openStore connects with the keys that seal columns.
+func openStore(ctx context.Context, c *Config, k *cellkeys.Keys) (*store.Store, error) {
+	uri, err := c.databaseURI()
+	if err != nil {
+		return nil, err
+	}
+	sealing := make([]store.SealingKey, len(k.Sealing))
+	for i, key := range k.Sealing {
+		sealing[i] = store.SealingKey{ID: key.ID, Key: key.Key}
+	}
+	sealer, err := store.NewSealer(sealing, k.NameIndex)
+	if err != nil {
+		return nil, err
+	}
+	return store.Open(ctx, store.Options{URI: uri, Sealer: sealer})
+}
+
+func (s *Server) services(ctx context.Context, k *cellkeys.Keys, release Release) (*session.Services, error) {
+	cell, err := s.store.Cell(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the cell's identity: %w", err)
+	}
+	now := time.Now
+	people, err := identity.New(s.store, k, s.policy.current, now, s.log)
+	if err != nil {
+		return nil, err
+	}
+	s.hub = delivery.NewHub(s.store, s.metrics, s.log, now)
+	s.lane = delivery.NewLane(s.store, s.metrics, s.log, now, s.hub.Announce)
+	return &session.Services{
+		Identity: people,
+		Keys:     keys.New(s.store, s.policy.current, now),
+		Channels: channels.New(s.store, s.policy.current, people.PrepareName, s.hub, now),
+		Lane:     s.lane,
+		Hub:      s.hub,
+		Cell:     cell,
+		Policy:   s.policy.current,
+		Metrics:  s.metrics,
+		Log:      s.log,
+		Now:      now,
+		Server:   release.Name + " " + release.Version,
+	}, nil
+}
+
+// listen opens both ports and starts what runs in the background.
+func (s *Server) listen(services *session.Services) error {
+	cert, err := endpoint.LoadCertificate(s.config.CertFile, s.config.KeyFile)
+	if err != nil {
+		return err
+	}
+	if s.quic, err = endpoint.Listen(s.config.Listen, cert, services); err != nil {
+		return err
+	}
+	s.ops, err = endpoint.ListenOps(s.config.OpsListen, endpoint.Probes{Ready: s.readiness, PolicyHash: s.policy.hash, Metrics: s.metrics.Registry})
+	if err != nil {
+		return err
+	}
+	background, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.running.Go(func() { s.hub.Run(background) })
+	s.running.Go(func() { s.housekeep(background) })
+	s.running.Go(func() { s.reload(background, cert) })
+	s.running.Go(func() { s.note(s.quic.Serve(background)) })
+	s.running.Go(func() { s.note(s.ops.Serve()) })
+	s.ready.Store(true)
+	s.log.Info("cell is ready", "quic", s.quic.Addr().String(), "ops", s.ops.Addr().String(), "cell", services.Cell.ID, "policy", s.policy.hash())
+	return nil
+}
+
+func (s *Server) note(err error) {
+	if err != nil {
+		s.failed <- err
+	}
+}
+
+func (s *Server) readiness() error {
+	if !s.ready.Load() {
+		return errors.New("the cell is starting or stopping")
+	}
+	return nil
+}
+
+// Failed reports what ended by itself while the cell ran.
+func (s *Server) Failed() <-chan error { return s.failed }
+
+// Addr is the UDP address that is listened on.
+func (s *Server) Addr() net.Addr { return s.quic.Addr() }
+
+// OpsAddr is the TCP address of the ops port.
+func (s *Server) OpsAddr() net.Addr { return s.ops.Addr() }
+
+// Stop drains and stops: no new connections, clients are asked to leave, accepted messages are stored, cursors are
+// written. During the drain the pod stays ready for the clients it has.
+func (s *Server) Stop(ctx context.Context) error {
+	s.log.Info("cell is draining", "patience", s.config.drain)
+	s.quic.Drain(ctx, s.config.drain)
+	err := s.quic.Close()
+	s.ready.Store(false)
+	s.lane.Close()
+	s.stop()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err = errors.Join(err, s.ops.Close(ctx))
+	s.running.Wait()
+	s.store.Close()
+	s.log.Info("cell has stopped")
+	return err
+}
+
+// abandon closes what a failed start had opened.
+func (s *Server) abandon() {
+	if s.quic != nil {
+		_ = s.quic.Close()
+	}
+	if s.lane != nil {
+		s.lane.Close()
+	}
+	if s.store != nil {
+		s.store.Close()
+	}
+}
+
+// Migrate brings the configured database's schema up to date.
+func Migrate(ctx context.Context, c *Config, log *slog.Logger) error {
+	k, err := cellkeys.Load(c.KeysFile)
+	if err != nil {
+		return err
+	}
+	st, err := openStore(ctx, c, k)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	return st.Migrate(ctx, log)
+}

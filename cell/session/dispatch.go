@@ -1,0 +1,179 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"quicproquo.dev/cell/delivery"
+	"quicproquo.dev/cell/identity"
+	"quicproquo.dev/cell/mlspolicy"
+	"quicproquo.dev/cell/store"
+	"quicproquo.dev/mls"
+	"quicproquo.dev/schema"
+	"quicproquo.dev/schema/frame"
+	"quicproquo.dev/schema/wire"
+)
+
+// answer replies to one request, once.
+type answer func(wire.Response, error)
+
+// dispatch runs one request. What must keep the client's order runs here; the rest beside the reader.
+func (s *Session) dispatch(ctx context.Context, request wire.Request, reply answer) {
+	switch r := request.(type) {
+	case *wire.HelloRequest:
+		reply(s.hello(r))
+	case *wire.SignupStartRequest, *wire.SignupFinishRequest, *wire.LoginStartRequest, *wire.LoginFinishRequest,
+		*wire.StartSessionRequest, *wire.RefreshSessionRequest, *wire.AuthenticateRequest:
+		start := s.Now()
+		reply(s.authenticate(ctx, r))
+		s.Metrics.AuthLatency.WithLabelValues(request.Method()).Observe(s.Now().Sub(start).Seconds())
+	default:
+		p, err := s.whoami()
+		if err != nil {
+			reply(nil, err)
+			return
+		}
+		s.dispatchAs(ctx, p, request, reply)
+	}
+}
+
+// dispatchAs runs a request of an authenticated device.
+func (s *Session) dispatchAs(ctx context.Context, p identity.Principal, request wire.Request, reply answer) {
+	switch r := request.(type) {
+	case *wire.EnqueueRequest:
+		if err := s.enqueue(p, r, reply); err != nil {
+			reply(nil, err)
+		}
+	case *wire.SubscribeRequest:
+		reply(s.subscribe(ctx, p, r))
+	case *wire.AckRequest:
+		reply(s.ack(r))
+	case *wire.UploadKeyPackagesRequest:
+		beside(s, ctx, reply, func(ctx context.Context) (*wire.KeyPackageStatus, error) { return s.Keys.Upload(ctx, p, r) })
+	case *wire.KeyPackageStatusRequest:
+		beside(s, ctx, reply, func(ctx context.Context) (*wire.KeyPackageStatus, error) { return s.Keys.Status(ctx, p) })
+	case *wire.ClaimKeyPackagesRequest:
+		beside(s, ctx, reply, func(ctx context.Context) (*wire.ClaimKeyPackagesResponse, error) { return s.Keys.Claim(ctx, p, r) })
+	case *wire.GetAccountRequest:
+		beside(s, ctx, reply, func(ctx context.Context) (*wire.Account, error) { return s.Channels.GetAccount(ctx, r) })
+	case *wire.OpenDMRequest:
+		beside(s, ctx, reply, func(ctx context.Context) (*wire.Channel, error) { return s.Channels.OpenDM(ctx, p, r) })
+	case *wire.CreateGroupRequest:
+		beside(s, ctx, reply, func(ctx context.Context) (*wire.CreateGroupResponse, error) { return s.Channels.CreateGroup(ctx, p, r) })
+	default:
+		reply(nil, wire.Errorf(wire.CodeUnknownMethod, "method %s is not served here", request.Method()))
+	}
+}
+
+// callPatience bounds a call that waits for the database.
+const callPatience = 10 * time.Second
+
+// beside runs a call beside the reader. When too many run already, the reader waits, and so does the client.
+func beside[R wire.Response](s *Session, ctx context.Context, reply answer, call func(context.Context) (R, error)) {
+	select {
+	case s.calls <- struct{}{}:
+	case <-ctx.Done():
+		reply(nil, wire.RetryAfterf(wire.CodeDraining, 0, "the connection is closing"))
+		return
+	}
+	s.group.Go(func() {
+		defer func() { <-s.calls }()
+		ctx, cancel := context.WithTimeout(ctx, callPatience)
+		defer cancel()
+		body, err := call(ctx)
+		if err != nil {
+			reply(nil, err)
+			return
+		}
+		reply(body, nil)
+	})
+}
+
+func (s *Session) hello(r *wire.HelloRequest) (wire.Response, error) {
+	if r.MinVersion > schema.Version || r.MaxVersion < schema.Version {
+		return nil, wire.Errorf(wire.CodeUnsupportedVersion, "this cell speaks schema version %d, the client %d to %d; update the older of the two",
+			schema.Version, r.MinVersion, r.MaxVersion).With("supported", strconv.Itoa(schema.Version))
+	}
+	p := s.Policy()
+	return &wire.HelloResponse{Server: s.Server, Version: schema.Version, CellID: s.Cell.ID, RestoreEpoch: s.Cell.RestoreEpoch,
+		ServerTime: s.Now(), MaxControlFrame: frame.ControlLimit, MaxPayload: uint32(p.Limits.MaxPayloadBytes), //nolint:gosec // policy bounds it.
+		CipherSuites:       []uint16{uint16(mls.SuiteX25519AES128GCMSHA256Ed25519)},
+		KeyPackageLifetime: time.Duration(p.MLS.KeyPackageLifetime), LastResortLifetime: time.Duration(p.MLS.LastResortLifetime),
+		MaxKeyPackages: uint16(p.MLS.MaxKeyPackagesPerDevice)}, nil //nolint:gosec // policy bounds it.
+}
+
+// enqueue checks a message and hands it to the lane; its answer comes from there.
+func (s *Session) enqueue(p identity.Principal, r *wire.EnqueueRequest, reply answer) error {
+	rules := s.Policy()
+	if limit := rules.Limits.MaxPayloadBytes; len(r.Payload) > limit {
+		return wire.PayloadTooLarge(len(r.Payload), limit)
+	}
+	now := s.Now()
+	idTime, err := delivery.CheckDeliveryID(r.DeliveryID, now, time.Duration(rules.Retention.DedupWindow))
+	if err != nil {
+		return err
+	}
+	if err := mlspolicy.Application(r.Payload, r.ChannelID, r.Generation, r.DeliveryID); err != nil {
+		return err
+	}
+	entry := &store.Append{IDTime: idTime, Message: store.Message{ChannelID: r.ChannelID, Kind: store.MessageApplication,
+		Generation: r.Generation, SenderAccount: p.AccountID, SenderID: p.DeviceID, DeliveryID: r.DeliveryID,
+		AcceptedAt: now, ExpiresAt: now.Add(time.Duration(rules.Retention.Messages)), Payload: r.Payload}}
+	return s.Lane.Submit(entry, func(a *store.Append, err error) { reply(enqueued(a, err)) })
+}
+
+func enqueued(a *store.Append, err error) (wire.Response, error) {
+	if err == nil {
+		err = a.Err
+	}
+	switch {
+	case err == nil:
+		return &wire.EnqueueResponse{Seq: a.Message.Seq, AcceptedAt: a.Message.AcceptedAt, Duplicate: a.Duplicate}, nil
+	case errors.Is(err, store.ErrNotFound):
+		return nil, wire.Errorf(wire.CodeNotFound, "there is no channel %s that this device may write to", a.Message.ChannelID)
+	case errors.Is(err, store.ErrOtherGeneration):
+		return nil, wire.Errorf(wire.CodeEpochConflict, "the channel is at another generation than %d; catch up and encrypt again", a.Message.Generation)
+	case errors.Is(err, store.ErrDeliveryIDReused):
+		return nil, wire.Errorf(wire.CodeDeliveryIDReused, "delivery id %s was used for another message; take a fresh one", a.Message.DeliveryID)
+	}
+	return nil, err
+}
+
+// subscribe starts the device's stream on this connection; it ends with the connection, or when a newer one starts.
+func (s *Session) subscribe(ctx context.Context, p identity.Principal, r *wire.SubscribeRequest) (wire.Response, error) {
+	most := s.Policy().Limits.MaxInFlightPerDevice
+	credit := int(r.Credit)
+	if credit == 0 || credit > most {
+		credit = most
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sub != nil {
+		return nil, wire.Errorf(wire.CodeAlreadyExists, "this connection is subscribed already")
+	}
+	sub := s.Hub.Subscribe(p.DeviceID, credit, s.push)
+	s.sub = sub
+	s.group.Go(func() {
+		if err := sub.Run(ctx); errors.Is(err, delivery.ErrReplaced) {
+			s.GoAway(ctx, wire.GoAwaySessionReplaced, replacedGrace)
+		} else if err != nil && ctx.Err() == nil {
+			s.log.Warn("subscription ends", "device", p.DeviceID, "error", err)
+		}
+	})
+	return &wire.SubscribeResponse{RestoreEpoch: s.Cell.RestoreEpoch, Credit: uint16(credit)}, nil //nolint:gosec // at most 4096.
+}
+
+func (s *Session) ack(r *wire.AckRequest) (wire.Response, error) {
+	s.mu.Lock()
+	sub := s.sub
+	s.mu.Unlock()
+	if sub == nil {
+		return nil, wire.Errorf(wire.CodeInvalidCursor, "subscribe on this connection before acknowledging")
+	}
+	if err := sub.Ack(r.Acks); err != nil {
+		return nil, err
+	}
+	return &wire.Done{}, nil
+}

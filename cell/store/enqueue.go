@@ -1,0 +1,203 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"quicproquo.dev/schema/ids"
+)
+
+// Errors of single messages in a batch, besides ErrNotFound (no such channel, or none the device may write to).
+var (
+	ErrOtherGeneration  = errors.New("the channel is at another generation")
+	ErrDeliveryIDReused = errors.New("the delivery id was used for another message")
+)
+
+// Append is one message to store and, after AppendBatch, what became of it.
+type Append struct {
+	Message Message   // Seq and AcceptedAt are filled in; of the first when Duplicate.
+	IDTime  time.Time // Of the delivery id.
+
+	Duplicate bool
+	Err       error // ErrNotFound, ErrOtherGeneration or ErrDeliveryIDReused: this message was not stored.
+}
+
+// AppendBatch stores messages of any channels in one transaction and two round trips. An error means that nothing
+// was stored, as far as can be known; Append.Err concerns a single message. What it reports as stored is durable.
+func (s *Store) AppendBatch(ctx context.Context, batch []*Append) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return classify(err)
+	}
+	defer conn.Release()
+	done := false
+	defer func() {
+		if !done {
+			_, _ = conn.Exec(context.WithoutCancel(ctx), "ROLLBACK") // A connection that cannot is closed by the pool.
+		}
+	}()
+	t := &appendTx{batch: batch, conn: conn.Conn()}
+	if err := t.read(ctx); err != nil {
+		return classify(err)
+	}
+	t.decide()
+	if err := t.write(ctx, s); err != nil {
+		return classify(err)
+	}
+	done = true
+	return nil
+}
+
+// deliveryKey is what a delivery id is unique within.
+type deliveryKey struct{ sender, id ids.ID }
+
+// appendTx is one AppendBatch.
+type appendTx struct {
+	batch   []*Append
+	conn    *pgx.Conn
+	heads   map[ids.ID]*head
+	earlier map[deliveryKey]*Append // Already stored: Message.Seq, AcceptedAt and fingerprint.
+	members map[deliveryKey]bool    // (device, channel) pairs that exist.
+	fresh   []*Append
+}
+
+// read locks the heads, and then, seeing everything that was stored under earlier locks, reads the dedup rows and
+// the cursors that grant the right to write.
+func (t *appendTx) read(ctx context.Context) error {
+	var channels, chanOf, senders, deliveries []ids.ID
+	var times []time.Time
+	for _, a := range t.batch {
+		chanOf = append(chanOf, a.Message.ChannelID)
+		senders, deliveries, times = append(senders, a.Message.SenderID), append(deliveries, a.Message.DeliveryID), append(times, utc(a.IDTime))
+	}
+	channels = slices.Clone(chanOf)
+	slices.SortFunc(channels, func(a, b ids.ID) int { return bytes.Compare(a[:], b[:]) })
+	channels = slices.Compact(channels)
+	var b pgx.Batch
+	b.Queue("BEGIN")
+	b.Queue(lockHeadsSQL, channels)
+	b.Queue(`SELECT k.device_id, k.channel_id FROM cursors k JOIN (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[])) AS n (device_id, channel_id)
+		USING (device_id, channel_id)`, senders, chanOf)
+	b.Queue(`SELECT i.sender_id, i.delivery_id, i.seq, i.accepted_at, i.fingerprint FROM delivery_ids i
+		JOIN unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS n (sender_id, delivery_id, id_time) USING (sender_id, delivery_id, id_time)`, senders, deliveries, times)
+	results := t.conn.SendBatch(ctx, &b)
+	defer results.Close() //nolint:errcheck // the last read returned the error.
+	if _, err := results.Exec(); err != nil {
+		return err
+	}
+	rows, err := results.Query()
+	if err != nil {
+		return err
+	}
+	if t.heads, err = collectHeads(rows); err != nil {
+		return err
+	}
+	if err := t.readMembers(results); err != nil {
+		return err
+	}
+	return t.readEarlier(results)
+}
+
+func (t *appendTx) readMembers(results pgx.BatchResults) error {
+	rows, err := results.Query()
+	if err != nil {
+		return err
+	}
+	t.members = map[deliveryKey]bool{}
+	var device, channel ids.ID
+	_, err = pgx.ForEachRow(rows, []any{&device, &channel}, func() error {
+		t.members[deliveryKey{device, channel}] = true
+		return nil
+	})
+	return err
+}
+
+func (t *appendTx) readEarlier(results pgx.BatchResults) error {
+	rows, err := results.Query()
+	if err != nil {
+		return err
+	}
+	t.earlier = map[deliveryKey]*Append{}
+	var key deliveryKey
+	var seq uint64
+	var accepted time.Time
+	var fingerprint []byte
+	_, err = pgx.ForEachRow(rows, []any{&key.sender, &key.id, &seq, &accepted, &fingerprint}, func() error {
+		a := &Append{Message: Message{Seq: seq, AcceptedAt: accepted}}
+		copy(a.Message.fingerprint[:], fingerprint)
+		t.earlier[key] = a
+		return nil
+	})
+	return err
+}
+
+// decide gives every message its sequence, its duplicate's, or its error. Dedup comes first: a retry is answered
+// even when the channel has moved on since.
+func (t *appendTx) decide() {
+	for _, a := range t.batch {
+		m := &a.Message
+		key := deliveryKey{m.SenderID, m.DeliveryID}
+		h, known := t.heads[m.ChannelID]
+		first, seen := t.earlier[key]
+		switch {
+		case !known, !t.members[deliveryKey{m.SenderID, m.ChannelID}]:
+			a.Err = ErrNotFound
+		case seen && first.Message.Fingerprint() != m.Fingerprint():
+			a.Err = ErrDeliveryIDReused
+		case seen:
+			a.Duplicate, m.Seq, m.AcceptedAt = true, first.Message.Seq, first.Message.AcceptedAt
+		case h.generation != m.Generation:
+			a.Err = ErrOtherGeneration
+		default:
+			h.lastSeq++
+			h.grown = true
+			m.Seq = h.lastSeq
+			m.Fingerprint() // Once, before the message is copied.
+			t.earlier[key] = a
+			t.fresh = append(t.fresh, a)
+		}
+	}
+}
+
+func (t *appendTx) write(ctx context.Context, s *Store) error {
+	var b pgx.Batch
+	if len(t.fresh) > 0 {
+		messages := make([]Message, len(t.fresh))
+		for i, a := range t.fresh {
+			messages[i] = a.Message
+		}
+		queueMessages(&b, messages)
+		t.queueDeliveryIDs(&b)
+		queueHeads(&b, t.heads)
+	}
+	b.Queue("COMMIT")
+	return t.conn.SendBatch(ctx, &b).Close()
+}
+
+func (t *appendTx) queueDeliveryIDs(b *pgx.Batch) {
+	// Sorted: two transactions that insert the same ids wait for each other in one order.
+	slices.SortFunc(t.fresh, func(a, b *Append) int {
+		if c := bytes.Compare(a.Message.SenderID[:], b.Message.SenderID[:]); c != 0 {
+			return c
+		}
+		return bytes.Compare(a.Message.DeliveryID[:], b.Message.DeliveryID[:])
+	})
+	n := len(t.fresh)
+	senders, deliveries, channels := make([]ids.ID, n), make([]ids.ID, n), make([]ids.ID, n)
+	times, accepted := make([]time.Time, n), make([]time.Time, n)
+	seqs, fingerprints := make([]int64, n), make([][]byte, n)
+	for i, a := range t.fresh {
+		m, sum := &a.Message, a.Message.Fingerprint()
+		senders[i], deliveries[i], channels[i] = m.SenderID, m.DeliveryID, m.ChannelID
+		times[i], accepted[i] = utc(a.IDTime), utc(m.AcceptedAt)
+		seqs[i], fingerprints[i] = int64(m.Seq), sum[:] //nolint:gosec // below 2^63.
+	}
+	b.Queue(`INSERT INTO delivery_ids (sender_id, delivery_id, id_time, channel_id, seq, accepted_at, fingerprint)
+		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::uuid[], $5::bigint[], $6::timestamptz[], $7::bytea[])`,
+		senders, deliveries, times, channels, seqs, accepted, fingerprints)
+}

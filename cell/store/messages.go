@@ -1,0 +1,251 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"quicproquo.dev/schema/ids"
+)
+
+// MessageKind says what a message's payload is.
+type MessageKind int16
+
+// The kinds, as stored.
+const (
+	MessageApplication MessageKind = 1
+	MessageCommit      MessageKind = 2
+	MessageProposal    MessageKind = 3
+	MessageWelcome     MessageKind = 4
+)
+
+// Message is a row of messages. Its fields do not change once it is stored, so it is shared between readers.
+type Message struct {
+	ChannelID               ids.ID
+	Seq                     uint64
+	Kind                    MessageKind
+	Generation              uint32
+	SenderAccount, SenderID ids.ID // SenderID is the device.
+	DeliveryID              ids.ID
+	AboutChannel            ids.ID // Of a Welcome; else zero.
+	AcceptedAt, ExpiresAt   time.Time
+	Payload                 []byte
+	fingerprint             [fingerprintSize]byte
+}
+
+const fingerprintSize = 16
+
+// Fingerprint is the first 16 bytes of SHA-256 over what makes two messages the same: channel, generation, kind,
+// payload. It is the dedup fingerprint and, stored beside the row, the integrity check of its payload.
+func (m *Message) Fingerprint() [fingerprintSize]byte {
+	if m.fingerprint == ([fingerprintSize]byte{}) {
+		h := sha256.New()
+		h.Write(m.ChannelID[:])
+		var fixed [6]byte
+		binary.BigEndian.PutUint32(fixed[:], m.Generation)
+		binary.BigEndian.PutUint16(fixed[4:], uint16(m.Kind)) //nolint:gosec // kinds are small.
+		h.Write(fixed[:])
+		h.Write(m.Payload)
+		copy(m.fingerprint[:], h.Sum(nil))
+	}
+	return m.fingerprint
+}
+
+// head is what a channel's row says while its lock is held.
+type head struct {
+	generation uint32
+	lastSeq    uint64
+	grown      bool
+}
+
+// lockHeads locks the channels' rows, in one order everywhere, until the transaction ends: whoever holds the lock
+// assigns the next sequences, so that sequence order is commit order.
+func lockHeads(ctx context.Context, tx pgx.Tx, channels []ids.ID) (map[ids.ID]*head, error) {
+	rows, err := tx.Query(ctx, lockHeadsSQL, channels)
+	if err != nil {
+		return nil, err
+	}
+	return collectHeads(rows)
+}
+
+const lockHeadsSQL = `SELECT channel_id, generation, last_seq FROM channels WHERE channel_id = ANY ($1) ORDER BY channel_id FOR NO KEY UPDATE`
+
+func collectHeads(rows pgx.Rows) (map[ids.ID]*head, error) {
+	heads := map[ids.ID]*head{}
+	var id ids.ID
+	var h head
+	_, err := pgx.ForEachRow(rows, []any{&id, &h.generation, &h.lastSeq}, func() error {
+		heads[id] = &head{generation: h.generation, lastSeq: h.lastSeq}
+		return nil
+	})
+	return heads, err
+}
+
+// assignSeqs gives each message the next sequence of its channel.
+func assignSeqs(heads map[ids.ID]*head, messages []Message) error {
+	for i := range messages {
+		h, ok := heads[messages[i].ChannelID]
+		if !ok {
+			return ErrNotFound
+		}
+		h.lastSeq++
+		h.grown = true
+		messages[i].Seq = h.lastSeq
+	}
+	return nil
+}
+
+func queueHeads(b *pgx.Batch, heads map[ids.ID]*head) {
+	var channels []ids.ID
+	var seqs []int64
+	for id, h := range heads {
+		if h.grown {
+			channels, seqs = append(channels, id), append(seqs, int64(h.lastSeq)) //nolint:gosec // below 2^63.
+		}
+	}
+	if len(channels) > 0 {
+		b.Queue(`UPDATE channels c SET last_seq = n.seq FROM unnest($1::uuid[], $2::bigint[]) AS n (id, seq) WHERE c.channel_id = n.id`, channels, seqs)
+	}
+}
+
+func queueMessages(b *pgx.Batch, messages []Message) {
+	if len(messages) == 0 {
+		return
+	}
+	var c messageColumns
+	for i := range messages {
+		c.add(&messages[i])
+	}
+	b.Queue(`INSERT INTO messages (channel_id, seq, expires_at, accepted_at, sender_id, delivery_id, about_channel, generation, kind, checksum, payload)
+		SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::uuid[], $6::uuid[], $7::uuid[], $8::int[], $9::smallint[], $10::bytea[], $11::bytea[])`,
+		c.channels, c.seqs, c.expires, c.accepted, c.senders, c.deliveries, c.abouts, c.generations, c.kinds, c.checksums, c.payloads)
+}
+
+// messageColumns turns rows into the arrays that one statement inserts.
+type messageColumns struct {
+	channels, senders, deliveries, abouts []ids.ID
+	seqs                                  []int64
+	expires, accepted                     []time.Time
+	generations                           []int32
+	kinds                                 []int16
+	checksums, payloads                   [][]byte
+}
+
+func (c *messageColumns) add(m *Message) {
+	sum := m.Fingerprint()
+	c.channels = append(c.channels, m.ChannelID)
+	c.seqs = append(c.seqs, int64(m.Seq)) //nolint:gosec // below 2^63.
+	c.expires = append(c.expires, utc(m.ExpiresAt))
+	c.accepted = append(c.accepted, utc(m.AcceptedAt))
+	c.senders = append(c.senders, m.SenderID)
+	c.deliveries = append(c.deliveries, m.DeliveryID)
+	c.abouts = append(c.abouts, m.AboutChannel)
+	c.generations = append(c.generations, int32(m.Generation)) //nolint:gosec // generations are few.
+	c.kinds = append(c.kinds, int16(m.Kind))
+	c.checksums = append(c.checksums, sum[:])
+	c.payloads = append(c.payloads, m.Payload)
+}
+
+// ReadMessages returns up to limit unexpired messages of a channel after a sequence, in order, and their total
+// payload stays at or below maxBytes unless the first alone exceeds it. A row that fails its check is ErrCorrupt.
+func (s *Store) ReadMessages(ctx context.Context, channel ids.ID, after uint64, limit, maxBytes int, now time.Time) ([]*Message, error) {
+	rows, err := s.pool.Query(ctx, `SELECT m.seq, m.kind, m.generation, coalesce(d.account_id, m.sender_id), m.sender_id, m.delivery_id, m.about_channel,
+		m.accepted_at, m.expires_at, m.checksum, m.payload FROM messages m LEFT JOIN devices d ON d.device_id = m.sender_id
+		WHERE m.channel_id = $1 AND m.seq > $2 AND m.expires_at > $3 ORDER BY m.seq LIMIT $4`, channel, after, utc(now), limit)
+	if err != nil {
+		return nil, classify(err)
+	}
+	defer rows.Close()
+	var list []*Message
+	size := 0
+	for rows.Next() {
+		m, err := scanMessage(rows, channel)
+		if err != nil {
+			return nil, err
+		}
+		if size += len(m.Payload); size > maxBytes && len(list) > 0 {
+			return list, nil
+		}
+		list = append(list, m)
+	}
+	return list, classify(rows.Err())
+}
+
+func scanMessage(rows pgx.Rows, channel ids.ID) (*Message, error) {
+	m := &Message{ChannelID: channel}
+	var sum []byte
+	if err := rows.Scan(&m.Seq, &m.Kind, &m.Generation, &m.SenderAccount, &m.SenderID, &m.DeliveryID, &m.AboutChannel,
+		&m.AcceptedAt, &m.ExpiresAt, &sum, &m.Payload); err != nil {
+		return nil, classify(err)
+	}
+	if want := m.Fingerprint(); !bytes.Equal(sum, want[:]) {
+		return nil, fmt.Errorf("%w: message %d of channel %s", ErrCorrupt, m.Seq, channel)
+	}
+	return m, nil
+}
+
+// Cursor is how far a device has acknowledged a channel.
+type Cursor struct {
+	ChannelID ids.ID
+	AckedSeq  uint64
+	LastSeq   uint64 // The channel's.
+}
+
+// Cursors returns every channel that a device reads, its inbox first.
+func (s *Store) Cursors(ctx context.Context, device ids.ID) ([]Cursor, error) {
+	rows, err := s.pool.Query(ctx, `SELECT k.channel_id, k.acked_seq, c.last_seq FROM cursors k JOIN channels c USING (channel_id)
+		WHERE k.device_id = $1 ORDER BY k.channel_id <> $1, k.channel_id`, device)
+	if err != nil {
+		return nil, classify(err)
+	}
+	cursors, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Cursor])
+	return cursors, classify(err)
+}
+
+// LastSeqs returns the last sequence of each of the channels that exists.
+func (s *Store) LastSeqs(ctx context.Context, channels []ids.ID) (map[ids.ID]uint64, error) {
+	rows, err := s.pool.Query(ctx, `SELECT channel_id, last_seq FROM channels WHERE channel_id = ANY ($1)`, channels)
+	if err != nil {
+		return nil, classify(err)
+	}
+	seqs := make(map[ids.ID]uint64, len(channels))
+	var channel ids.ID
+	var seq uint64
+	_, err = pgx.ForEachRow(rows, []any{&channel, &seq}, func() error {
+		seqs[channel] = seq
+		return nil
+	})
+	return seqs, classify(err)
+}
+
+// Ack is one device's cumulative acknowledgement of one channel.
+type Ack struct {
+	DeviceID, ChannelID ids.ID
+	Seq                 uint64
+}
+
+// Acknowledge moves cursors forward, never back and never beyond the channel's end. It changes only rows that exist.
+func (s *Store) Acknowledge(ctx context.Context, acks []Ack) error {
+	slices.SortFunc(acks, func(a, b Ack) int { // One lock order everywhere.
+		if c := bytes.Compare(a.DeviceID[:], b.DeviceID[:]); c != 0 {
+			return c
+		}
+		return bytes.Compare(a.ChannelID[:], b.ChannelID[:])
+	})
+	devices, channels, seqs := make([]ids.ID, len(acks)), make([]ids.ID, len(acks)), make([]int64, len(acks))
+	for i, a := range acks {
+		devices[i], channels[i], seqs[i] = a.DeviceID, a.ChannelID, int64(a.Seq) //nolint:gosec // checked against the channel's end.
+	}
+	_, err := s.pool.Exec(ctx, `WITH a AS (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS t (device_id, channel_id, seq)),
+		rows AS (SELECT k.device_id, k.channel_id, least(a.seq, c.last_seq) AS seq FROM a JOIN cursors k USING (device_id, channel_id) JOIN channels c USING (channel_id)
+			WHERE k.acked_seq < a.seq ORDER BY k.device_id, k.channel_id FOR NO KEY UPDATE OF k)
+		UPDATE cursors k SET acked_seq = r.seq FROM rows r WHERE k.device_id = r.device_id AND k.channel_id = r.channel_id AND k.acked_seq < r.seq`,
+		devices, channels, seqs)
+	return classify(err)
+}

@@ -1,0 +1,106 @@
+// Package telemetry is the cell's metrics and the correlation id that ties its log lines together.
+package telemetry
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// Metrics are the cell's own; names and meanings stand in docs/slo.md and in each Help.
+type Metrics struct {
+	Registry *prometheus.Registry
+
+	Connections      prometheus.Gauge
+	Handshakes       *prometheus.CounterVec   // result: ok, failed.
+	Requests         *prometheus.HistogramVec // method, code; seconds.
+	AuthLatency      *prometheus.HistogramVec // step: signup, login, session, refresh, token; seconds.
+	EnqueueBatch     prometheus.Histogram     // Messages per commit.
+	EnqueueCommit    prometheus.Histogram     // Seconds per commit.
+	EnqueueQueue     prometheus.Gauge         // Requests waiting for a commit.
+	Enqueued         *prometheus.CounterVec   // result: stored, duplicate, refused.
+	EnqueuedBytes    prometheus.Counter       // MLS bytes stored.
+	DeliveryLag      prometheus.Histogram     // Seconds from acceptance to push, live deliveries.
+	Deliveries       *prometheus.CounterVec   // path: live, stored.
+	Subscriptions    prometheus.Gauge
+	PolicyReloads    *prometheus.CounterVec // result: ok, invalid.
+	DatabaseUp       prometheus.Gauge
+	PartitionsFailed prometheus.Counter
+}
+
+// latency buckets in seconds, from half a millisecond to 10 seconds.
+var latency = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .15, .25, .4, .5, 1, 2.5, 5, 10}
+
+// New registers every metric on a registry of its own.
+func New() *Metrics {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	f := factory{r}
+	return &Metrics{
+		Registry:         r,
+		Connections:      f.gauge("connections", "Open client connections."),
+		Handshakes:       f.counters("handshakes_total", "QUIC handshakes by result.", "result"),
+		Requests:         f.histograms("request_duration_seconds", "Time to answer a request, by method and error code (ok: none).", latency, "method", "code"),
+		AuthLatency:      f.histograms("auth_duration_seconds", "Server time of an authentication step.", latency, "step"),
+		EnqueueBatch:     f.histogram("enqueue_batch_messages", "Messages per commit.", prometheus.ExponentialBuckets(1, 2, 10)),
+		EnqueueCommit:    f.histogram("enqueue_commit_seconds", "Time of one commit.", latency),
+		EnqueueQueue:     f.gauge("enqueue_queue_depth", "Messages waiting for a commit."),
+		Enqueued:         f.counters("enqueued_total", "Messages by result: stored, duplicate, refused.", "result"),
+		EnqueuedBytes:    f.counter("enqueued_bytes_total", "MLS ciphertext bytes stored."),
+		DeliveryLag:      f.histogram("delivery_lag_seconds", "Time from acceptance to push of live deliveries.", latency),
+		Deliveries:       f.counters("deliveries_total", "Pushed deliveries, by path: live from memory, stored from the database.", "path"),
+		Subscriptions:    f.gauge("subscriptions", "Devices that are subscribed."),
+		PolicyReloads:    f.counters("policy_reloads_total", "Policy files read after a change, by result.", "result"),
+		DatabaseUp:       f.gauge("database_up", "1 when the database answered the last check."),
+		PartitionsFailed: f.counter("maintenance_failures_total", "Failed rounds of partition and expiry maintenance."),
+	}
+}
+
+type factory struct{ r prometheus.Registerer }
+
+func (f factory) gauge(name, help string) prometheus.Gauge {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "qpq", Name: name, Help: help})
+	f.r.MustRegister(g)
+	return g
+}
+
+func (f factory) counter(name, help string) prometheus.Counter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "qpq", Name: name, Help: help})
+	f.r.MustRegister(c)
+	return c
+}
+
+func (f factory) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "qpq", Name: name, Help: help}, labels)
+	f.r.MustRegister(c)
+	return c
+}
+
+func (f factory) histogram(name, help string, buckets []float64) prometheus.Histogram {
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "qpq", Name: name, Help: help, Buckets: buckets})
+	f.r.MustRegister(h)
+	return h
+}
+
+func (f factory) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "qpq", Name: name, Help: help, Buckets: buckets}, labels)
+	f.r.MustRegister(h)
+	return h
+}
+
+type logKey struct{}
+
+// WithLogger returns a context that carries a logger with its correlation attributes.
+func WithLogger(ctx context.Context, l *slog.Logger) context.Context {
+	return context.WithValue(ctx, logKey{}, l)
+}
+
+// Logger returns the context's logger, or one that drops everything.
+func Logger(ctx context.Context) *slog.Logger {
+	if l, ok := ctx.Value(logKey{}).(*slog.Logger); ok {
+		return l
+	}
+	return slog.New(slog.DiscardHandler)
+}

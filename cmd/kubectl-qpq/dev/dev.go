@@ -1,0 +1,132 @@
+// Package dev serves a MessagingCell on one machine without a cluster: the manifest is judged by the CRD's schema and
+// rules, the policy comes from the operator's own builder, and the server is the one that pods run.
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"quicproquo.dev/api/v1alpha1"
+	"quicproquo.dev/cell/server"
+	"quicproquo.dev/internal/embeddedpg"
+	"quicproquo.dev/internal/manifest"
+	"quicproquo.dev/internal/version"
+)
+
+// Options say what to serve and where.
+type Options struct {
+	Manifest string
+	Dir      string    // Empty: a folder of the cell's name in the user's data directory.
+	Listen   string    // UDP address; empty: 127.0.0.1 and the manifest's port.
+	Verbose  bool      // Show the cell's log.
+	Out, Log io.Writer // What people read; the log.
+}
+
+const stopPatience = 30 * time.Second
+
+// Run serves until ctx ends, or something fails, and leaves nothing running.
+func Run(ctx context.Context, o Options) (err error) {
+	cell, err := manifest.Load(o.Manifest)
+	if err != nil {
+		return err
+	}
+	if o.Dir, err = directory(o.Dir, cell.Name); err != nil {
+		return err
+	}
+	for _, note := range notes(cell) {
+		fmt.Fprintln(o.Out, "note:", note)
+	}
+	pg, err := embeddedpg.Start(ctx, embeddedpg.Options{Dir: filepath.Join(o.Dir, "postgres"), Progress: o.Out})
+	if err != nil {
+		return fmt.Errorf("starting PostgreSQL: %w", err)
+	}
+	defer func() {
+		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
+		defer cancel()
+		err = errors.Join(err, pg.Stop(patience))
+	}()
+	return serve(ctx, o, cell, pg)
+}
+
+// directory makes and returns the absolute path of the folder that keeps everything.
+func directory(dir, name string) (string, error) {
+	if dir == "" {
+		base := os.Getenv("XDG_DATA_HOME")
+		if base == "" {
+			home, err := os.UserHomeDir()
+			if err != nil {
+				return "", fmt.Errorf("there is no home directory; say where to keep data with --dir: %w", err)
+			}
+			base = filepath.Join(home, ".local", "share")
+		}
+		dir = filepath.Join(base, "quicproquo", "dev", name)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
+// notes says what of the manifest needs a cluster.
+func notes(cell *v1alpha1.MessagingCell) []string {
+	var list []string
+	if cell.Spec.Endpoint.TLS.SecretName != "" {
+		list = append(list, "spec.endpoint.tls.secretName needs a cluster; the cell's own CA is used instead")
+	}
+	if cell.Spec.Database.SecretRef != nil {
+		list = append(list, "spec.database.secretRef needs a cluster; an embedded PostgreSQL is used instead")
+	}
+	if cell.Spec.Replicas != nil && *cell.Spec.Replicas != 1 {
+		list = append(list, "spec.replicas needs a cluster; one server runs here")
+	}
+	return list
+}
+
+func serve(ctx context.Context, o Options, cell *v1alpha1.MessagingCell, pg *embeddedpg.Server) error {
+	log := slog.New(slog.DiscardHandler)
+	if o.Verbose {
+		log = slog.New(slog.NewTextHandler(o.Log, nil))
+	}
+	files, err := prepare(o, cell, pg.URL())
+	if err != nil {
+		return err
+	}
+	config, err := server.LoadConfig(files.config)
+	if err != nil {
+		return err
+	}
+	if err := server.Migrate(ctx, config, log); err != nil {
+		return err
+	}
+	s, err := server.Start(ctx, config, server.Release{Name: "cell", Version: version.String()}, log)
+	if err != nil {
+		return err
+	}
+	err = await(ctx, o, files, s, pg)
+	return errors.Join(err, os.Remove(files.connection), s.Stop(context.WithoutCancel(ctx)))
+}
+
+// await tells how to reach the cell and waits for the end.
+func await(ctx context.Context, o Options, files files, s *server.Server, pg *embeddedpg.Server) error {
+	c := connection{Endpoint: s.Addr().String(), CAFile: files.ca, Pin: files.pin, OpsURL: "http://" + s.OpsAddr().String()}
+	if err := c.write(files.connection); err != nil {
+		return err
+	}
+	c.print(o.Out, o.Dir)
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(o.Out, "stopping")
+		return nil
+	case err := <-s.Failed():
+		return err
+	case <-pg.Done():
+		return fmt.Errorf("PostgreSQL ended by itself: %w", pg.Err())
+	}
+}
