@@ -38,7 +38,8 @@ const (
 	largeStreams    = 4                // Large frames under way to the client.
 	tokenGrace      = 30 * time.Second // From the access token's end to the connection's.
 	replacedGrace   = 2 * time.Second
-	largePatience   = 60 * time.Second  // For a large frame to arrive.
+	largePatience   = 60 * time.Second // For a large frame to arrive.
+	lingerTime      = 500 * time.Millisecond
 	skipLimit       = 2 * wire.MaxFrame // Bytes of an oversize frame that are read over; beyond it the connection ends.
 )
 
@@ -150,7 +151,21 @@ func (s *Session) serve(ctx context.Context) (quic.ApplicationErrorCode, error) 
 	stopWriting()
 	_ = stream.SetWriteDeadline(time.Now().Add(time.Second))
 	written.Wait()
+	if code == CloseProtocol {
+		s.linger(ctx, stream)
+	}
 	return code, err
+}
+
+// linger gives the client time to read why the connection ends: a close overtakes what was written before it.
+func (s *Session) linger(ctx context.Context, stream *quic.Stream) {
+	_ = stream.Close()
+	timer := time.NewTimer(lingerTime)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // read dispatches the control stream's frames until it ends.

@@ -35,11 +35,7 @@ type Conn struct {
 // Dial opens a connection with its control stream. It is closed when the test ends.
 func (c *Cell) Dial(t testing.TB) *Conn {
 	t.Helper()
-	pool := x509.NewCertPool()
-	pool.AddCert(c.CA.Certificate())
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
-	defer cancel()
-	q, err := quic.DialAddr(ctx, c.Addr, &tls.Config{RootCAs: pool, NextProtos: []string{endpoint.ALPN}, MinVersion: tls.VersionTLS13}, nil)
+	q, err := c.dial(t)
 	must(t, err)
 	stream, err := q.OpenStream()
 	must(t, err)
@@ -48,6 +44,34 @@ func (c *Cell) Dial(t testing.TB) *Conn {
 	go conn.pumpLarge()
 	t.Cleanup(func() { conn.Close() })
 	return conn
+}
+
+func (c *Cell) dial(t testing.TB) (*quic.Conn, error) {
+	pool := x509.NewCertPool()
+	pool.AddCert(c.CA.Certificate())
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	defer cancel()
+	return quic.DialAddr(ctx, c.Addr, &tls.Config{RootCAs: pool, NextProtos: []string{endpoint.ALPN}, MinVersion: tls.VersionTLS13}, nil)
+}
+
+// DialError tries to connect and returns why it failed.
+func (c *Cell) DialError(t testing.TB) error {
+	t.Helper()
+	q, err := c.dial(t)
+	if err == nil {
+		_ = q.CloseWithError(0, "not wanted")
+	}
+	return err
+}
+
+// Ended waits for the other side to close the connection.
+func (c *Conn) Ended(t testing.TB) {
+	t.Helper()
+	select {
+	case <-c.QUIC.Context().Done():
+	case <-time.After(Patience):
+		t.Fatal("the connection did not end")
+	}
 }
 
 // Close closes the connection.
