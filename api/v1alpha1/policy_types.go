@@ -77,7 +77,7 @@ type RetentionSpec struct {
 	Messages metav1.Duration `json:"messages,omitzero"`
 
 	// dedupWindow is how long a message that a client sends again is
-	// recognised and not stored twice, from 1h to 2160h (90 days). It does
+	// recognized and not stored twice, from 1h to 2160h (90 days). It does
 	// not depend on messages.
 	// +kubebuilder:default="336h"
 	// +kubebuilder:validation:Type=string

@@ -11,7 +11,7 @@ import (
 const maxAhead = 10 * time.Minute
 
 // CheckDeliveryID returns the time inside a delivery id, which must be a UUIDv7 of [now − window, now + 10 min]: only
-// inside the window is a repetition recognised.
+// inside the window is a repetition recognized.
 func CheckDeliveryID(id ids.ID, now time.Time, window time.Duration) (time.Time, error) {
 	t, ok := id.DeliveryTime()
 	if !ok {

@@ -164,7 +164,7 @@ func (h *Hub) flushAcks(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, commitPatience)
 	defer cancel()
 	if err := h.store.Acknowledge(ctx, rows); err != nil {
-		h.log.Warn("writing acknowledgements failed; they are kept", "rows", len(rows), "error", err)
+		h.log.WarnContext(ctx, "writing acknowledgements failed; they are kept", "rows", len(rows), "error", err)
 		for _, r := range rows {
 			h.acknowledge(r.DeviceID, r.ChannelID, r.Seq)
 		}
@@ -183,7 +183,7 @@ func (h *Hub) poll(ctx context.Context) {
 		part := channels[start:min(start+pollChannels, len(channels))]
 		seqs, err := h.store.LastSeqs(ctx, part)
 		if err != nil {
-			h.log.Warn("polling channels failed", "error", err)
+			h.log.WarnContext(ctx, "polling channels failed", "error", err)
 			return
 		}
 		h.mu.Lock()

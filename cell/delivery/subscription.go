@@ -75,14 +75,14 @@ func (s *Subscription) Run(ctx context.Context) error {
 		old.cancel(ErrReplaced)
 	}
 	defer s.hub.remove(s)
-	if err := s.run(ctx); err != nil && context.Cause(ctx) != nil {
-		return context.Cause(ctx)
-	} else if err != nil {
-		return err
+	err := s.run(ctx)
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
 	}
-	return nil
+	return err
 }
 
+// run returns when the context ends or a push fails: always with an error.
 func (s *Subscription) run(ctx context.Context) error {
 	if err := s.retry(ctx, s.load); err != nil {
 		return err
@@ -113,7 +113,7 @@ func (s *Subscription) retry(ctx context.Context, read func(context.Context) err
 		if err == nil || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
 		}
-		s.hub.log.Warn("reading for a subscription failed; trying again", "device", s.device, "error", err)
+		s.hub.log.WarnContext(ctx, "reading for a subscription failed; trying again", "device", s.device, "error", err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

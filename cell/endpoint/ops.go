@@ -30,7 +30,7 @@ type Probes struct {
 
 // ListenOps opens the TCP address and serves until Close.
 func ListenOps(address string, p Probes) (*Ops, error) {
-	l, err := net.Listen("tcp", address)
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening on TCP %s: %w", address, err)
 	}

@@ -78,7 +78,7 @@ func (q *QUIC) Serve(ctx context.Context) error {
 	for {
 		conn, err := q.listener.Accept(ctx)
 		if errors.Is(err, quic.ErrServerClosed) || ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // The end that was asked for.
 		}
 		if err != nil {
 			return fmt.Errorf("accepting connections: %w", err)

@@ -123,8 +123,9 @@ type duration struct {
 }
 
 // span is a duration whose default and bounds are whole hours.
-func span(name string, at *Duration, def, lo, hi time.Duration) *duration {
-	return &duration{name, at, def * time.Hour, lo * time.Hour, hi * time.Hour}
+func span(name string, at *Duration, def, lo, hi int) *duration {
+	hours := func(n int) time.Duration { return time.Duration(n) * time.Hour }
+	return &duration{name, at, hours(def), hours(lo), hours(hi)}
 }
 
 func (f *duration) path() string { return f.name }
@@ -293,7 +294,7 @@ const maxTrustedRanges = 64
 
 func (f *prefixes) check() *FieldError {
 	if len(*f.at) > maxTrustedRanges {
-		return &FieldError{f.name, fmt.Sprintf("%d ranges are too many", len(*f.at)), fmt.Sprintf("write at most %d, joining neighbours", maxTrustedRanges)}
+		return &FieldError{f.name, fmt.Sprintf("%d ranges are too many", len(*f.at)), fmt.Sprintf("write at most %d, joining adjacent ones", maxTrustedRanges)}
 	}
 	for i, r := range *f.at {
 		switch {

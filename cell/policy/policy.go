@@ -92,7 +92,7 @@ type Retention struct {
 	// Messages is how long a message can be read after it was accepted.
 	// Default 168h, 1h to 8760h.
 	Messages Duration `json:"messages"`
-	// DedupWindow is how far back a repeated delivery id is recognised, by
+	// DedupWindow is how far back a repeated delivery id is recognized, by
 	// the id's own time; it does not depend on Messages.
 	// Default 336h, 1h to 2160h.
 	DedupWindow Duration `json:"dedupWindow"`

@@ -25,7 +25,7 @@ func (s *Server) maintain(ctx context.Context) error {
 	}
 	dropped, err := s.store.DropExpiredPartitions(ctx, now, time.Duration(kept.DedupWindow))
 	if len(dropped) > 0 {
-		s.log.Info("expired partitions removed", "partitions", dropped)
+		s.log.InfoContext(ctx, "expired partitions removed", "partitions", dropped)
 	}
 	return errors.Join(err, s.store.SweepKeyPackages(ctx, now, now.Add(-claimsKept)), s.store.SweepSessions(ctx, now))
 }
@@ -45,7 +45,7 @@ func (s *Server) housekeep(ctx context.Context) {
 		case <-sweep.C:
 			if err := s.maintain(ctx); err != nil && ctx.Err() == nil {
 				s.metrics.PartitionsFailed.Inc()
-				s.log.Error("database maintenance failed; it is tried again", "error", err)
+				s.log.ErrorContext(ctx, "database maintenance failed; it is tried again", "error", err)
 			}
 		}
 	}
@@ -73,7 +73,7 @@ func (s *Server) reload(ctx context.Context, cert *endpoint.Certificate) {
 		case <-tick.C:
 			s.reloadPolicy(ctx)
 			if err := cert.Reload(); err != nil {
-				s.log.Error("the certificate was not replaced", "error", err)
+				s.log.ErrorContext(ctx, "the certificate was not replaced", "error", err)
 			}
 		}
 	}
@@ -84,12 +84,12 @@ func (s *Server) reloadPolicy(ctx context.Context) {
 	switch {
 	case err != nil:
 		s.metrics.PolicyReloads.WithLabelValues("invalid").Inc()
-		s.log.Error("the policy was not replaced", "error", err)
+		s.log.ErrorContext(ctx, "the policy was not replaced", "error", err)
 	case changed:
 		s.metrics.PolicyReloads.WithLabelValues("ok").Inc()
-		s.log.Info("policy replaced", "policy", s.policy.hash())
+		s.log.InfoContext(ctx, "policy replaced", "policy", s.policy.hash())
 		if err := s.maintain(ctx); err != nil {
-			s.log.Error("preparing partitions for the new policy failed; it is tried again", "error", err)
+			s.log.ErrorContext(ctx, "preparing partitions for the new policy failed; it is tried again", "error", err)
 		}
 	}
 }

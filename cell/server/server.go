@@ -171,7 +171,7 @@ func (s *Server) OpsAddr() net.Addr { return s.ops.Addr() }
 // Stop drains and stops: no new connections, clients are asked to leave, accepted messages are stored, cursors are
 // written. During the drain the pod stays ready for the clients it has.
 func (s *Server) Stop(ctx context.Context) error {
-	s.log.Info("cell is draining", "patience", s.config.drain)
+	s.log.InfoContext(ctx, "cell is draining", "patience", s.config.drain)
 	s.quic.Drain(ctx, s.config.drain)
 	err := s.quic.Close()
 	s.ready.Store(false)
@@ -182,7 +182,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	err = errors.Join(err, s.ops.Close(ctx))
 	s.running.Wait()
 	s.store.Close()
-	s.log.Info("cell has stopped")
+	s.log.InfoContext(ctx, "cell has stopped")
 	return err
 }
 

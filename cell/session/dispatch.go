@@ -51,17 +51,17 @@ func (s *Session) dispatchAs(ctx context.Context, p identity.Principal, request 
 	case *wire.AckRequest:
 		reply(s.ack(r))
 	case *wire.UploadKeyPackagesRequest:
-		beside(s, ctx, reply, func(ctx context.Context) (*wire.KeyPackageStatus, error) { return s.Keys.Upload(ctx, p, r) })
+		beside(ctx, s, reply, func(ctx context.Context) (*wire.KeyPackageStatus, error) { return s.Keys.Upload(ctx, p, r) })
 	case *wire.KeyPackageStatusRequest:
-		beside(s, ctx, reply, func(ctx context.Context) (*wire.KeyPackageStatus, error) { return s.Keys.Status(ctx, p) })
+		beside(ctx, s, reply, func(ctx context.Context) (*wire.KeyPackageStatus, error) { return s.Keys.Status(ctx, p) })
 	case *wire.ClaimKeyPackagesRequest:
-		beside(s, ctx, reply, func(ctx context.Context) (*wire.ClaimKeyPackagesResponse, error) { return s.Keys.Claim(ctx, p, r) })
+		beside(ctx, s, reply, func(ctx context.Context) (*wire.ClaimKeyPackagesResponse, error) { return s.Keys.Claim(ctx, p, r) })
 	case *wire.GetAccountRequest:
-		beside(s, ctx, reply, func(ctx context.Context) (*wire.Account, error) { return s.Channels.GetAccount(ctx, r) })
+		beside(ctx, s, reply, func(ctx context.Context) (*wire.Account, error) { return s.Channels.GetAccount(ctx, r) })
 	case *wire.OpenDMRequest:
-		beside(s, ctx, reply, func(ctx context.Context) (*wire.Channel, error) { return s.Channels.OpenDM(ctx, p, r) })
+		beside(ctx, s, reply, func(ctx context.Context) (*wire.Channel, error) { return s.Channels.OpenDM(ctx, p, r) })
 	case *wire.CreateGroupRequest:
-		beside(s, ctx, reply, func(ctx context.Context) (*wire.CreateGroupResponse, error) { return s.Channels.CreateGroup(ctx, p, r) })
+		beside(ctx, s, reply, func(ctx context.Context) (*wire.CreateGroupResponse, error) { return s.Channels.CreateGroup(ctx, p, r) })
 	default:
 		reply(nil, wire.Errorf(wire.CodeUnknownMethod, "method %s is not served here", request.Method()))
 	}
@@ -71,7 +71,7 @@ func (s *Session) dispatchAs(ctx context.Context, p identity.Principal, request 
 const callPatience = 10 * time.Second
 
 // beside runs a call beside the reader. When too many run already, the reader waits, and so does the client.
-func beside[R wire.Response](s *Session, ctx context.Context, reply answer, call func(context.Context) (R, error)) {
+func beside[R wire.Response](ctx context.Context, s *Session, reply answer, call func(context.Context) (R, error)) {
 	select {
 	case s.calls <- struct{}{}:
 	case <-ctx.Done():
@@ -159,7 +159,7 @@ func (s *Session) subscribe(ctx context.Context, p identity.Principal, r *wire.S
 		if err := sub.Run(ctx); errors.Is(err, delivery.ErrReplaced) {
 			s.GoAway(ctx, wire.GoAwaySessionReplaced, replacedGrace)
 		} else if err != nil && ctx.Err() == nil {
-			s.log.Warn("subscription ends", "device", p.DeviceID, "error", err)
+			s.log.WarnContext(ctx, "subscription ends", "device", p.DeviceID, "error", err)
 		}
 	})
 	return &wire.SubscribeResponse{RestoreEpoch: s.Cell.RestoreEpoch, Credit: uint16(credit)}, nil //nolint:gosec // at most 4096.

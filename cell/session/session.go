@@ -110,7 +110,7 @@ func (s *Session) Serve(ctx context.Context) {
 	reason := ""
 	if err != nil {
 		reason = err.Error()
-		s.log.Debug("connection ends", "reason", reason)
+		s.log.DebugContext(ctx, "connection ends", "reason", reason)
 	}
 	s.group.Wait()
 	_ = s.conn.CloseWithError(code, reason)
@@ -310,7 +310,7 @@ func (s *Session) errorOf(ctx context.Context, method string, correlation uint64
 func (s *Session) send(ctx context.Context, e wire.Envelope, response bool) {
 	b, err := wire.Marshal(e)
 	if err != nil {
-		s.log.Error("encoding a message failed", "error", err)
+		s.log.ErrorContext(ctx, "encoding a message failed", "error", err)
 		b, _ = wire.Marshal(wire.Envelope{CorrelationID: e.CorrelationID, Body: wire.Errorf(wire.CodeInternal, "the cell failed to encode its answer")})
 	}
 	switch {

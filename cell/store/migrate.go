@@ -34,7 +34,7 @@ func (s *Store) Migrate(ctx context.Context, log *slog.Logger) error {
 	}
 	results, err := p.Up(ctx)
 	for _, r := range results {
-		log.Info("migration applied", "version", r.Source.Version, "duration", r.Duration)
+		log.InfoContext(ctx, "migration applied", "version", r.Source.Version, "duration", r.Duration)
 	}
 	if err != nil {
 		return fmt.Errorf("migrating the database: %w", classify(err))

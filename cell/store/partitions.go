@@ -95,7 +95,7 @@ func (s *Store) DropExpiredPartitions(ctx context.Context, now time.Time, dedup 
 	return dropped, nil
 }
 
-// stored is a partition as the catalogue has it.
+// stored is a partition as pg_class has it.
 type stored struct {
 	Name     string
 	Attached bool // False: an earlier removal was cut off before its DROP.

@@ -32,9 +32,10 @@ const (
 	certLabel  = "qpq/1 device certificate\x00"
 	proofLabel = "qpq/1 connection proof\x00"
 
-	// ExporterLabel and ExporterSize name the TLS exporter (RFC 8446 §7.5, empty context) that Prove signs.
+	// ExporterLabel names the TLS exporter (RFC 8446 §7.5, empty context) that Prove signs.
 	ExporterLabel = "EXPORTER-qpq-device-binding"
-	ExporterSize  = 32
+	// ExporterSize is the length of the exported value in bytes.
+	ExporterSize = 32
 )
 
 // ErrInvalid says that a certificate is not one, or not signed by its root.

@@ -63,8 +63,8 @@ func Read(r io.Reader, limit int) ([]byte, error) {
 	if _, err := io.ReadFull(r, table[4:tableSize]); err != nil {
 		return nil, noEOF(err)
 	}
-	total := uint64(tableSize) + bodySize(table[:tableSize])
-	if total > uint64(limit) { //nolint:gosec // limits are positive constants.
+	total := uint64(tableSize) + bodySize(table[:tableSize]) //nolint:gosec // tableSize is at most 72.
+	if total > uint64(limit) {                               //nolint:gosec // limits are positive constants.
 		return nil, &TooLargeError{Size: total, Limit: uint64(limit), TableSize: tableSize} //nolint:gosec // as above.
 	}
 	return readBody(r, table[:tableSize], int(total)) //nolint:gosec // at most limit, which is an int.

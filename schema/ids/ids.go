@@ -27,7 +27,7 @@ func NewDelivery(now time.Time) ID {
 	id := New()
 	ms := uint64(now.UnixMilli()) //nolint:gosec // times before 1970 are refused by the cell, not by us.
 	binary.BigEndian.PutUint32(id[0:], uint32(ms>>16))
-	binary.BigEndian.PutUint16(id[4:], uint16(ms))
+	binary.BigEndian.PutUint16(id[4:], uint16(ms)) //nolint:gosec // the low 16 bits.
 	id[6] = 0x70 | id[6]&0x0f
 	id[8] = 0x80 | id[8]&0x3f
 	return id

@@ -82,8 +82,8 @@ func encodeBody(env schema.Envelope, body Body) error {
 }
 
 // fill makes a struct inside a message and writes it.
-func fill[T any](make func() (T, error), write func(T) error) error {
-	s, err := make()
+func fill[T any](create func() (T, error), write func(T) error) error {
+	s, err := create()
 	if err != nil {
 		return err
 	}
