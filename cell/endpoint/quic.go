@@ -40,8 +40,9 @@ type QUIC struct {
 	running  sync.WaitGroup
 }
 
-// Listen opens the UDP address. Serve accepts.
-func Listen(address string, c *Certificate, services *session.Services) (*QUIC, error) {
+// Listen opens the UDP address. Serve accepts. reset keys the stateless resets (RFC 9000 §10.3) by which clients of a
+// process that died learn from its successor at the same address that their connection is gone.
+func Listen(address string, c *Certificate, reset quic.StatelessResetKey, services *session.Services) (*QUIC, error) {
 	udp, err := net.ResolveUDPAddr("udp", address)
 	if err != nil {
 		return nil, fmt.Errorf("the UDP address %q: %w", address, err)
@@ -50,7 +51,7 @@ func Listen(address string, c *Certificate, services *session.Services) (*QUIC, 
 	if err != nil {
 		return nil, fmt.Errorf("listening on UDP %s: %w", address, err)
 	}
-	transport := &quic.Transport{Conn: socket} // The bare socket: wrapped, quic-go loses segmentation offload.
+	transport := &quic.Transport{Conn: socket, StatelessResetKey: &reset} // The bare socket: wrapped, quic-go loses segmentation offload.
 	listener, err := transport.Listen(TLSConfig(c), &quic.Config{
 		HandshakeIdleTimeout:           handshakePatience,
 		MaxIdleTimeout:                 idle,

@@ -2,13 +2,18 @@ package server
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/quic-go/quic-go"
 
 	"quicproquo.dev/cell/channels"
 	"quicproquo.dev/cell/delivery"
@@ -74,7 +79,7 @@ func (s *Server) start(ctx context.Context, release Release) error {
 	if err != nil {
 		return err
 	}
-	return s.listen(services)
+	return s.listen(services, cellKeys)
 }
 
 // openStore connects with the keys that seal columns.
@@ -122,12 +127,12 @@ func (s *Server) services(ctx context.Context, k *cellkeys.Keys, release Release
 }
 
 // listen opens both ports and starts what runs in the background.
-func (s *Server) listen(services *session.Services) error {
+func (s *Server) listen(services *session.Services, k *cellkeys.Keys) error {
 	cert, err := endpoint.LoadCertificate(s.config.CertFile, s.config.KeyFile)
 	if err != nil {
 		return err
 	}
-	if s.quic, err = endpoint.Listen(s.config.Listen, cert, services); err != nil {
+	if s.quic, err = endpoint.Listen(s.config.Listen, cert, resetKey(k), services); err != nil {
 		return err
 	}
 	s.ops, err = endpoint.ListenOps(s.config.OpsListen, endpoint.Probes{Ready: s.readiness, PolicyHash: s.policy.hash, Metrics: s.metrics.Registry})
@@ -144,6 +149,15 @@ func (s *Server) listen(services *session.Services) error {
 	s.ready.Store(true)
 	s.log.Info("cell is ready", "quic", s.quic.Addr().String(), "ops", s.ops.Addr().String(), "cell", services.Cell.ID, "policy", s.policy.hash())
 	return nil
+}
+
+// resetKey is the same for every process of a pod, and for no two pods: behind a balancer by address, a packet that
+// strays to another pod must not end its connection.
+func resetKey(k *cellkeys.Keys) quic.StatelessResetKey {
+	host, _ := os.Hostname() // Without a name all pods share one.
+	m := hmac.New(sha256.New, k.Tokens[0].Key)
+	m.Write([]byte("qpq/1 stateless reset\x00" + host))
+	return quic.StatelessResetKey(m.Sum(nil))
 }
 
 func (s *Server) note(err error) {
