@@ -1,0 +1,133 @@
+package mls
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"testing"
+	"time"
+)
+
+func TestVectorsWelcome(t *testing.T) {
+	t.Parallel()
+	type vector struct {
+		InitPriv   hexBytes `json:"init_priv"`
+		SignerPub  hexBytes `json:"signer_pub"`
+		KeyPackage hexBytes `json:"key_package"`
+		Welcome    hexBytes
+	}
+	runVectors(t, "welcome", 1, func(t *testing.T, v vector) {
+		kp, w := mustParse(t, v.KeyPackage).KeyPackage, mustParse(t, v.Welcome).Welcome
+		secrets, err := w.openSecrets(kp.Ref(), v.InitPriv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		gi, err := w.groupInfo(secrets.joinerSecret, make([]byte, hashSize))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !verifyWithLabel(ed25519.PublicKey(v.SignerPub), "GroupInfoTBS", gi.appendContent(nil), gi.Signature) {
+			t.Error("signature of the group info")
+		}
+		e, _ := newEpoch(gi.GroupContext, newTree(kp.LeafNode), entrance{joiner: secrets.joinerSecret, psk: make([]byte, hashSize)})
+		wantBytes(t, "confirmation tag", e.confirmationTag, gi.ConfirmationTag)
+	})
+}
+
+type passiveVector struct {
+	ExternalPSKs []struct {
+		ID  hexBytes `json:"psk_id"`
+		PSK hexBytes
+	} `json:"external_psks"`
+	KeyPackage     hexBytes `json:"key_package"`
+	SignaturePriv  hexBytes `json:"signature_priv"`
+	EncryptionPriv hexBytes `json:"encryption_priv"`
+	InitPriv       hexBytes `json:"init_priv"`
+	Welcome        hexBytes
+	RatchetTree    hexBytes `json:"ratchet_tree"`
+	Authenticator  hexBytes `json:"initial_epoch_authenticator"`
+	Epochs         []struct {
+		Proposals     []hexBytes
+		Commit        hexBytes
+		Authenticator hexBytes `json:"epoch_authenticator"`
+	}
+}
+
+func (v *passiveVector) PSK(id *PreSharedKeyID) ([]byte, error) {
+	for _, p := range v.ExternalPSKs {
+		if bytes.Equal(p.ID, id.ID) {
+			return p.PSK, nil
+		}
+	}
+	return nil, ErrUnknownPSK
+}
+
+// run joins and follows the whole history, saving and loading at each epoch.
+func (v passiveVector) run(t *testing.T) {
+	bundle := &KeyPackageBundle{
+		keyPackage: mustParse(t, v.KeyPackage).KeyPackage, initPrivate: v.InitPriv, leafPrivate: v.EncryptionPriv,
+	}
+	if err := bundle.check(); err != nil {
+		t.Fatal(err)
+	}
+	signer := ed25519.NewKeyFromSeed(v.SignaturePriv)
+	g, err := JoinGroup(mustParse(t, v.Welcome).Welcome, bundle, signer, JoinOptions{RatchetTree: v.RatchetTree, PSKs: &v})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantBytes(t, "initial epoch authenticator", g.EpochAuthenticator(), v.Authenticator)
+	for i, e := range v.Epochs {
+		g = reload(t, g)
+		g.SetPSKStore(&v)
+		for _, p := range e.Proposals {
+			if _, err := g.Process(mustParse(t, p), vectorTime); err != nil {
+				t.Fatalf("epoch %d: proposal: %v", i, err)
+			}
+			g = reload(t, g)
+			g.SetPSKStore(&v)
+		}
+		if _, err := g.Process(mustParse(t, e.Commit), vectorTime); err != nil {
+			t.Fatalf("epoch %d: commit: %v", i, err)
+		}
+		wantBytes(t, "epoch authenticator", g.EpochAuthenticator(), e.Authenticator)
+	}
+}
+
+// vectorTime lies within the lifetimes of the vectors' key packages.
+var vectorTime = time.Unix(1700000000, 0)
+
+// reload saves and loads a group, and checks that both states are the same.
+func reload(t testing.TB, g *Group) *Group {
+	t.Helper()
+	b, err := g.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := UnmarshalGroup(b, g.signer, g.validator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := out.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(again, b) {
+		t.Fatal("state encodes differently after a reload")
+	}
+	out.psks = g.psks
+	return out
+}
+
+func TestVectorsPassiveClientWelcome(t *testing.T) {
+	t.Parallel()
+	runVectors(t, "passive-client-welcome", 8, func(t *testing.T, v passiveVector) { v.run(t) })
+}
+
+func TestVectorsPassiveClientHandlingCommit(t *testing.T) {
+	t.Parallel()
+	runVectors(t, "passive-client-handling-commit", 13, func(t *testing.T, v passiveVector) { v.run(t) })
+}
+
+func TestVectorsPassiveClientRandom(t *testing.T) {
+	t.Parallel()
+	runVectorFile(t, sharedVectors(t, "passive-client-random"), 1, func(t *testing.T, v passiveVector) { v.run(t) })
+}
