@@ -1,0 +1,76 @@
+package client
+
+import (
+	"context"
+
+	"quicproquo.dev/schema/ids"
+	"quicproquo.dev/schema/wire"
+)
+
+// acks gathers acknowledgements and has at most one request under way. It belongs to the receiver's goroutine.
+type acks struct {
+	s        *session
+	pending  map[ids.ID]uint64
+	count    int        // Deliveries in pending.
+	most     int        // Deliveries acknowledged together: well below the credit, so that more keeps coming.
+	answered chan error // The answer to the request under way.
+	busy     bool
+}
+
+func (a *acks) start(s *session, credit int) {
+	a.s, a.pending, a.answered = s, make(map[ids.ID]uint64), make(chan error, 1)
+	a.most = max(1, min(ackMost, credit/2))
+}
+
+// add acknowledges a channel up to seq with the next request, which is sent now when enough has gathered.
+func (a *acks) add(ctx context.Context, channel ids.ID, seq uint64, deliveries int) {
+	a.pending[channel] = max(a.pending[channel], seq)
+	if a.count += deliveries; a.count >= a.most {
+		a.send(ctx)
+	}
+}
+
+// send sends what has gathered, unless a request is under way: then the next tick will.
+func (a *acks) send(ctx context.Context) {
+	if a.busy || len(a.pending) == 0 {
+		return
+	}
+	req := &wire.AckRequest{}
+	for channel, seq := range a.pending {
+		if len(req.Acks) == wire.MaxAcks {
+			break
+		}
+		req.Acks = append(req.Acks, wire.Ack{ChannelID: channel, Seq: seq})
+		delete(a.pending, channel)
+	}
+	a.busy, a.count = true, 0
+	s, answered := a.s, a.answered
+	go func() {
+		_, err := ask[*wire.Done](context.WithoutCancel(ctx), s, req)
+		answered <- err
+	}()
+}
+
+// done notes that the request under way was answered.
+func (a *acks) done(err error) error {
+	a.busy = false
+	return err
+}
+
+// flush sends all that has gathered and waits for the answers, a bounded time and without complaint: what is not
+// acknowledged is delivered again and recognized.
+func (a *acks) flush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTime)
+	defer cancel()
+	for a.busy || len(a.pending) > 0 {
+		a.send(ctx)
+		select {
+		case err := <-a.answered:
+			if a.done(err) != nil {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,272 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"quicproquo.dev/client/conn"
+	"quicproquo.dev/client/inorder"
+	"quicproquo.dev/schema/ids"
+	"quicproquo.dev/schema/wire"
+)
+
+const (
+	ackEvery     = 50 * time.Millisecond
+	ackMost      = 64 // Deliveries acknowledged together, at most.
+	batchMost    = 64 // Deliveries handled together, at most.
+	flushTime    = 2 * time.Second
+	welcomeGrace = 5 * time.Second // How long messages wait for the Welcome to their group.
+)
+
+// receiver is one subscription on one connection. One goroutine runs it.
+type receiver struct {
+	c      *Client
+	follow bool
+	show   Handler
+
+	s        *session
+	epoch    uint64
+	order    *inorder.Buffer
+	waiting  map[ids.ID][]*wire.Delivery // For their group, by channel.
+	mark     *wire.CaughtUp              // Received.
+	caughtUp bool                        // Everything before mark is handled.
+	acks     acks
+	giveUp   *time.Timer // When waiting is over.
+}
+
+// run receives until the end. Errors that conn.Transient knows are worth another connection.
+func (r *receiver) run(ctx context.Context) (err error) {
+	bounded, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if r.s, err = r.c.connect(bounded); err != nil {
+		return timely(ctx, err)
+	}
+	defer r.s.Close()
+	if r.show != nil {
+		if err := r.c.fillKeyPackages(bounded, r.s); err != nil {
+			return timely(ctx, err)
+		}
+	}
+	answer, err := ask[*wire.SubscribeResponse](bounded, r.s, &wire.SubscribeRequest{})
+	if err != nil {
+		return timely(ctx, err)
+	}
+	r.epoch = answer.RestoreEpoch
+	r.order = inorder.New(int(answer.Credit))
+	r.waiting = make(map[ids.ID][]*wire.Delivery)
+	r.acks.start(r.s, int(answer.Credit))
+	defer r.acks.flush(ctx)
+	return r.loop(ctx)
+}
+
+func (r *receiver) loop(ctx context.Context) error {
+	tick := time.NewTicker(ackEvery)
+	defer tick.Stop()
+	r.giveUp = time.NewTimer(welcomeGrace)
+	defer r.giveUp.Stop()
+	renew := time.NewTimer(r.untilRenewal())
+	defer renew.Stop()
+	for {
+		var err error
+		select {
+		case p := <-r.s.Pushes():
+			err = r.take(ctx, p)
+		case <-r.s.Done():
+			return r.ended(ctx)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			r.acks.send(ctx)
+		case err = <-r.acks.answered:
+			err = r.acks.done(err)
+		case <-r.giveUp.C:
+			err = r.giveUpWaiting(ctx)
+		case <-renew.C:
+			err = r.renew(ctx)
+			renew.Reset(r.untilRenewal())
+		}
+		if err != nil || r.caughtUp && !r.follow {
+			return err
+		}
+	}
+}
+
+// ended says why the connection is over: the cell may have said so before.
+func (r *receiver) ended(ctx context.Context) error {
+	for {
+		select {
+		case p := <-r.s.Pushes():
+			if away, ok := p.(*wire.GoAway); ok {
+				return r.goAway(ctx, away)
+			}
+		default:
+			return r.s.Err()
+		}
+	}
+}
+
+// untilRenewal is when the connection's token is to be renewed: well before it ends, and not all the time where
+// tokens are short.
+func (r *receiver) untilRenewal() time.Duration {
+	left := r.s.expires.Sub(r.c.serverNow(r.s))
+	return max(left-2*tokenMargin, left/8, time.Second)
+}
+
+func (r *receiver) renew(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	rec, _, err := get[sessionRecord](ctx, r.c.store, sessionName)
+	if err != nil {
+		return err
+	}
+	return timely(ctx, r.c.renew(bounded, r.s, rec))
+}
+
+// take handles a push, and what is there already behind it.
+func (r *receiver) take(ctx context.Context, p wire.Push) error {
+	ready, away, err := r.gather(p)
+	if err != nil {
+		return err
+	}
+	if err := r.handle(ctx, ready); err != nil {
+		return err
+	}
+	if away != nil {
+		return r.goAway(ctx, away)
+	}
+	if !r.caughtUp && len(r.waiting) > 0 {
+		r.giveUp.Reset(welcomeGrace) // As long as more comes, the Welcome may be in it.
+	}
+	return r.checkCaughtUp(ctx)
+}
+
+// gather puts pushes in order, for as long as there are any and a batch has room.
+func (r *receiver) gather(p wire.Push) (ready []*wire.Delivery, away *wire.GoAway, err error) {
+	for {
+		switch p := p.(type) {
+		case *wire.Delivery:
+			next, err := r.order.Add(p)
+			if err != nil {
+				return nil, nil, err
+			}
+			ready = append(ready, next...)
+		case *wire.CaughtUp:
+			r.mark = p
+		case *wire.GoAway:
+			return ready, p, nil
+		}
+		if len(ready) >= batchMost {
+			return ready, nil, nil
+		}
+		select {
+		case p = <-r.s.Pushes():
+		default:
+			return ready, nil, nil
+		}
+	}
+}
+
+func (r *receiver) goAway(ctx context.Context, g *wire.GoAway) error {
+	switch g.Reason {
+	case wire.GoAwaySessionReplaced:
+		return ErrReplaced
+	case wire.GoAwayRevoked:
+		return ErrRevoked
+	}
+	r.c.log.DebugContext(ctx, "the cell asks to go", "reason", g.Reason.String())
+	return &conn.LostError{Cause: fmt.Errorf("the cell asked to go: %v", g.Reason)}
+}
+
+// handle takes deliveries in, one run of the same channel after the other.
+func (r *receiver) handle(ctx context.Context, ready []*wire.Delivery) error {
+	for len(ready) > 0 {
+		n := 1
+		for n < len(ready) && ready[n].ChannelID == ready[0].ChannelID {
+			n++
+		}
+		if err := r.handleRun(ctx, ready[:n]); err != nil {
+			return err
+		}
+		ready = ready[n:]
+	}
+	return nil
+}
+
+func (r *receiver) handleRun(ctx context.Context, run []*wire.Delivery) error {
+	channel := run[0].ChannelID
+	if channel == r.c.self.DeviceID {
+		for _, d := range run {
+			if err := r.handleWelcome(ctx, d); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if held := r.waiting[channel]; len(held) > 0 {
+		r.waiting[channel] = append(held, run...)
+		return nil
+	}
+	return r.handleChannel(ctx, channel, run, false)
+}
+
+func (r *receiver) handleChannel(ctx context.Context, channel ids.ID, run []*wire.Delivery, giveUp bool) error {
+	out, err := r.c.receive(ctx, channel, r.epoch, run, giveUp)
+	if err != nil {
+		return err
+	}
+	delete(r.waiting, channel)
+	if len(out.waiting) > 0 {
+		r.waiting[channel] = out.waiting
+		r.giveUp.Reset(welcomeGrace)
+	}
+	return r.settle(ctx, channel, out, len(run)-len(out.waiting))
+}
+
+// handleWelcome handles a delivery of the inbox, then what waited for it.
+func (r *receiver) handleWelcome(ctx context.Context, d *wire.Delivery) error {
+	out, err := r.c.welcome(ctx, r.s, r.epoch, d)
+	if err != nil {
+		return err
+	}
+	if err := r.settle(ctx, d.ChannelID, out, 1); err != nil {
+		return err
+	}
+	if held := r.waiting[d.AboutChannelID]; len(held) > 0 {
+		return r.handleChannel(ctx, d.AboutChannelID, held, false)
+	}
+	return nil
+}
+
+// settle acknowledges what is saved, then shows it.
+func (r *receiver) settle(ctx context.Context, channel ids.ID, out outcome, handled int) error {
+	if handled > 0 && out.lastSeq > 0 {
+		r.acks.add(ctx, channel, out.lastSeq, handled)
+	}
+	if !out.lines {
+		return nil
+	}
+	return r.c.showChannel(ctx, channel, r.show)
+}
+
+// checkCaughtUp notes when everything that was stored has been handled. What still waits for a Welcome then waits in
+// vain: the Welcome was stored before it.
+func (r *receiver) checkCaughtUp(ctx context.Context) error {
+	if r.caughtUp || r.mark == nil || r.order.Passed() < r.mark.Deliveries {
+		return nil
+	}
+	if err := r.giveUpWaiting(ctx); err != nil {
+		return err
+	}
+	r.caughtUp = true
+	return nil
+}
+
+func (r *receiver) giveUpWaiting(ctx context.Context) error {
+	for channel, held := range r.waiting {
+		if err := r.handleChannel(ctx, channel, held, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,181 @@
+package client
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"quicproquo.dev/client/keystore"
+	"quicproquo.dev/schema/ids"
+)
+
+// The profile's records. A channel's is named channelPrefix and the channel's id; the inbox is the channel with the
+// device's id.
+const (
+	accountName     = "account"
+	sessionName     = "session"
+	contactsName    = "contacts"
+	keyPackagesName = "keypackages"
+	channelPrefix   = "channel-"
+)
+
+// accountRecord is who this profile is.
+type accountRecord struct {
+	Name        string
+	AccountID   ids.ID
+	DeviceID    ids.ID
+	DeviceSeed  []byte // Ed25519.
+	Certificate []byte
+	RootKey     []byte // The public half.
+	Cell        cellRecord
+	// Pending: saved before the cell was told, so it may not know the account or the device.
+	Pending bool
+}
+
+type cellRecord struct {
+	Endpoint string
+	CA       []byte `json:",omitempty"`
+	Pin      string `json:",omitempty"`
+	ID       ids.ID
+}
+
+func (a *accountRecord) deviceKey() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(a.DeviceSeed) }
+
+// sessionRecord holds the device's tokens.
+type sessionRecord struct {
+	AccessToken, RefreshToken         []byte
+	AccessExpiresAt, RefreshExpiresAt time.Time
+}
+
+// contactsRecord is every account seen so far, by id.
+type contactsRecord struct {
+	Accounts map[ids.ID]contact
+}
+
+type contact struct {
+	Name    string
+	RootKey []byte
+}
+
+// keyPackagesRecord holds the private halves of uploaded KeyPackages.
+type keyPackagesRecord struct {
+	Bundles []bundleRecord
+}
+
+type bundleRecord struct {
+	Ref        []byte
+	Bundle     []byte
+	NotAfter   time.Time
+	LastResort bool
+}
+
+// channelRecord is all of one channel: what belongs together is written together.
+type channelRecord struct {
+	ChannelID    ids.ID
+	Peer         peer
+	Groups       []groupRecord // The newest last.
+	LastSeq      uint64        // Handled up to here.
+	RestoreEpoch uint64        // That LastSeq is of.
+	SeenBelow    uint64        // Handled before the cell was restored.
+	Unread       []line        // Not yet shown, in order.
+	Outbox       []outgoing    // Not yet answered, in order.
+	Creation     *creation     // A group that the cell has not accepted yet.
+}
+
+type peer struct {
+	AccountID ids.ID
+	Name      string
+}
+
+// groupRecord is the MLS group of one generation.
+type groupRecord struct {
+	Generation uint32
+	State      []byte
+}
+
+// line is one message to show, or what became of one that cannot be shown.
+type line struct {
+	Seq                uint64
+	DeliveryID         ids.ID
+	Account, Device    ids.ID
+	From               string
+	SentAt, AcceptedAt time.Time
+	Text               string
+	Failure            *failure `json:",omitempty"`
+}
+
+type failure struct{ Code, Message string }
+
+// outgoing is one encrypted message.
+type outgoing struct {
+	DeliveryID ids.ID
+	Generation uint32
+	Payload    []byte
+	Text       string // To show in case it cannot be sent.
+}
+
+// creation is a new generation's group as its creator keeps it until the cell has accepted it.
+type creation struct {
+	Generation uint32
+	State      []byte
+	GroupInfo  []byte
+	Welcome    []byte
+	Devices    []ids.ID
+	CreatedAt  time.Time
+	// Sent: the cell may have accepted it, and its answer may have been lost.
+	Sent bool
+}
+
+func channelName(id ids.ID) string { return channelPrefix + id.String() }
+
+// load reads a record. ok is false when there is none.
+func load[T any](tx *keystore.Tx, name string) (v *T, ok bool, err error) {
+	v = new(T)
+	b, err := tx.Get(name)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return v, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	defer clear(b)
+	if err := json.Unmarshal(b, v); err != nil {
+		return nil, false, fmt.Errorf("the profile's record %s is from another version of this program: %w", name, err)
+	}
+	return v, true, nil
+}
+
+func save(tx *keystore.Tx, name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("writing the profile's record %s: %w", name, err)
+	}
+	defer clear(b)
+	return tx.Put(name, b)
+}
+
+// get reads one record by itself.
+func get[T any](ctx context.Context, s *keystore.Store, name string) (v *T, ok bool, err error) {
+	err = s.View(ctx, func(tx *keystore.Tx) error {
+		v, ok, err = load[T](tx, name)
+		return err
+	})
+	return v, ok, err
+}
+
+// update changes one record in one step. When change returns false or an error, nothing is written.
+func update[T any](ctx context.Context, s *keystore.Store, name string, change func(*T) (bool, error)) error {
+	return s.Update(ctx, func(tx *keystore.Tx) error {
+		v, _, err := load[T](tx, name)
+		if err != nil {
+			return err
+		}
+		if changed, err := change(v); err != nil || !changed {
+			return err
+		}
+		return save(tx, name, v)
+	})
+}

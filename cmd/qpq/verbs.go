@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"quicproquo.dev/client"
+	"quicproquo.dev/schema/ids"
+)
+
+// identity is what signup, login and whoami print.
+type identity struct {
+	Name    string `json:"name"`
+	Account ids.ID `json:"account"`
+	Device  ids.ID `json:"device"`
+	Cell    string `json:"cell"`
+}
+
+func (p *program) printIdentity(c *client.Client) error {
+	me := c.Whoami()
+	return p.print(identity{me.Name, me.AccountID, me.DeviceID, me.Endpoint},
+		fmt.Sprintf("%s (account %s, device %s) at %s", visible(me.Name), me.AccountID, me.DeviceID, visible(me.Endpoint)))
+}
+
+func (p *program) enter(ctx context.Context, how func(context.Context, client.Options, string) (*client.Client, error), name string, confirm bool) error {
+	o, err := p.options(confirm)
+	if err != nil {
+		return err
+	}
+	c, err := how(ctx, o, name)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return p.printIdentity(c)
+}
+
+func (p *program) open(ctx context.Context) (*client.Client, error) {
+	o, err := p.options(false)
+	if err != nil {
+		return nil, err
+	}
+	return client.Open(ctx, o)
+}
+
+func (p *program) whoami(ctx context.Context) error {
+	c, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return p.printIdentity(c)
+}
+
+func (p *program) dm(ctx context.Context, name string, words []string) error {
+	text := strings.Join(words, " ")
+	if text == "-" {
+		b, err := io.ReadAll(p.stdin)
+		if err != nil {
+			return fmt.Errorf("reading the text: %w", err)
+		}
+		text = strings.TrimSuffix(string(b), "\n")
+	}
+	c, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	sent, err := c.SendDM(ctx, name, text)
+	if err != nil {
+		return err
+	}
+	return p.print(struct {
+		Channel    ids.ID `json:"channel"`
+		Seq        uint64 `json:"seq"`
+		DeliveryID ids.ID `json:"deliveryId"`
+		Bytes      int    `json:"bytes"`
+	}{sent.Channel, sent.Seq, sent.DeliveryID, sent.Bytes},
+		fmt.Sprintf("sent as message %d (%d bytes encrypted)", sent.Seq, sent.Bytes))
+}
+
+// unreadableError says that some messages could not be shown; each was reported by itself.
+type unreadableError int
+
+func (e unreadableError) Error() string {
+	return fmt.Sprintf("%d messages could not be shown or sent; see above", int(e))
+}
+
+func (p *program) read(ctx context.Context, follow bool) error {
+	c, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	failed := 0
+	err = c.Read(ctx, follow, func(m client.Message) error {
+		if m.Failure != nil {
+			failed++
+		}
+		return p.printMessage(m)
+	})
+	if err == nil && failed > 0 && !follow {
+		err = unreadableError(failed)
+	}
+	return err
+}
+
+// message is what read prints.
+type message struct {
+	Channel    ids.ID   `json:"channel"`
+	Seq        uint64   `json:"seq"`
+	From       string   `json:"from"`
+	Device     ids.ID   `json:"device"`
+	DeliveryID ids.ID   `json:"deliveryId"`
+	SentAt     string   `json:"sentAt,omitempty"`
+	Text       string   `json:"text"`
+	Error      *failure `json:"error,omitempty"`
+}
+
+// failure says why a message cannot be shown, or was not sent.
+type failure struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+const timeJSON = "2006-01-02T15:04:05.000Z07:00"
+
+// printMessage writes a message to standard output, one that cannot be shown to standard error; a line at a time.
+func (p *program) printMessage(m client.Message) error {
+	out, from := p.stdout, visible(m.From)
+	if from == "" {
+		from = "account " + m.Account.String()
+	}
+	at := m.SentAt
+	if at.IsZero() {
+		at = m.AcceptedAt
+	}
+	line := fmt.Sprintf("%s  %s: %s", at.Local().Format(time.DateTime), from, visible(m.Text))
+	object := message{Channel: m.Channel, Seq: m.Seq, From: m.From, Device: m.Device, DeliveryID: m.DeliveryID, Text: m.Text}
+	if !m.SentAt.IsZero() {
+		object.SentAt = m.SentAt.UTC().Format(timeJSON)
+	}
+	if m.Failure != nil {
+		out = p.stderr
+		object.Error = &failure{m.Failure.Code, m.Failure.Message}
+		line = fmt.Sprintf("%s  message %d from %s: %s", at.Local().Format(time.DateTime), m.Seq, from, visible(m.Failure.Message))
+		if m.Text != "" {
+			line += " — " + visible(m.Text)
+		}
+	}
+	return p.printTo(out, object, line)
+}
