@@ -9,7 +9,7 @@ manifest=config/samples/messagingcell.yaml
 patience=120 # seconds until the cell must be ready
 began=$SECONDS
 
-work=$(mktemp -d) # mode 0700: the cell's data lies where only we can go
+work=$(mktemp -d "${TMPDIR:-/tmp}/quicproquo-demo.XXXXXX") # mode 0700: the cell's data lies where only we can go
 cell_pid=
 
 say() { printf '\n==> %s\n' "$*"; }
@@ -102,6 +102,7 @@ make build
 
 say "starting a cell from $manifest"
 mkdir "$work/cell"
+: >"$work/cell.log"
 bin/kubectl-qpq dev -f "$manifest" --dir "$work/cell" >"$work/cell.log" 2>&1 </dev/null &
 cell_pid=$!
 shown=0

@@ -24,7 +24,7 @@ failed=
 run() { # LABEL FLAGS... -- PACKAGES...
 	echo "test: $1"
 	shift
-	go test -timeout 20m "$@" || failed=yes
+	go test -timeout 10m "$@" || failed=yes
 }
 [ ${#raced[@]} = 0 ] || CGO_ENABLED=1 run "${#raced[@]} packages under the race detector" -race "${raced[@]}"
 [ ${#plain[@]} = 0 ] || run "${#plain[@]} packages without it" "${plain[@]}"

@@ -19,7 +19,7 @@ import (
 // How long Start waits for the server of a killed caller to leave the data
 // directory: one that is shutting down writes its checkpoint first.
 const (
-	leaveGrace = 3 * time.Second
+	leaveGrace = 5 * time.Second
 	stopGrace  = 30 * time.Second
 )
 
@@ -169,8 +169,12 @@ func dropForeignPID(o Options, pf pidFile) error {
 	if pf.pid == 0 || !processExists(pf.pid) {
 		return nil
 	}
-	o.say("removing a stale %s", pidFilePath(o.dataDir()))
-	return os.Remove(pidFilePath(o.dataDir()))
+	err := os.Remove(pidFilePath(o.dataDir()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // its owner ended, and took it along, just after we had read it
+	}
+	o.say("removed a stale %s", pidFilePath(o.dataDir()))
+	return err
 }
 
 func joinInts(ns []int) string {

@@ -72,7 +72,7 @@ func TestDurable(t *testing.T) {
 }
 
 // The database of a subtest is gone after it, though a connection was left.
-func TestDropsDatabase(t *testing.T) { //nolint:tparallel // what follows needs the inner test's end
+func TestDropsDatabase(t *testing.T) {
 	t.Parallel()
 	var dsn string
 	t.Run("inner", func(t *testing.T) {
