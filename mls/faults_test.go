@@ -358,8 +358,12 @@ func TestFaultOneFlippedBytePanics(t *testing.T) {
 	before := marshal(t, b.Group)
 	known := secretsOf(b.Group)
 	try := func(name string, in []byte, use func(*Message) error) {
+		bits := []byte{1, 0x80}
+		if len(in) > 1000 {
+			bits = bits[:1]
+		}
 		for i := range in {
-			for _, bit := range []byte{1, 0x80} {
+			for _, bit := range bits {
 				bad := bytes.Clone(in)
 				bad[i] ^= bit
 				m, err := ParseMessage(bad)

@@ -307,7 +307,7 @@ func TestRandomHistories(t *testing.T) {
 		"race": (*history).race, "chat": (*history).chat,
 	}
 	names := []string{"chat", "commit", "external", "proposals", "race"}
-	runs, length := 12, 40
+	runs, length := 8, 40
 	if testing.Short() {
 		runs = 3
 	}
