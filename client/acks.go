@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"time"
 
 	"quicproquo.dev/schema/ids"
 	"quicproquo.dev/schema/wire"
@@ -15,22 +16,28 @@ type acks struct {
 	most     int        // Deliveries acknowledged together: well below the credit, so that more keeps coming.
 	answered chan error // The answer to the request under way.
 	busy     bool
+	due      *time.Timer // When what has gathered is sent at the latest.
 }
 
 func (a *acks) start(s *session, credit int) {
 	a.s, a.pending, a.answered = s, make(map[ids.ID]uint64), make(chan error, 1)
 	a.most = max(1, min(ackMost, credit/2))
+	a.due = time.NewTimer(ackEvery)
+	a.due.Stop()
 }
 
 // add acknowledges a channel up to seq with the next request, which is sent now when enough has gathered.
 func (a *acks) add(ctx context.Context, channel ids.ID, seq uint64, deliveries int) {
+	if len(a.pending) == 0 {
+		a.due.Reset(ackEvery)
+	}
 	a.pending[channel] = max(a.pending[channel], seq)
 	if a.count += deliveries; a.count >= a.most {
 		a.send(ctx)
 	}
 }
 
-// send sends what has gathered, unless a request is under way: then the next tick will.
+// send sends what has gathered, unless a request is under way: then done will.
 func (a *acks) send(ctx context.Context) {
 	if a.busy || len(a.pending) == 0 {
 		return
@@ -51,9 +58,12 @@ func (a *acks) send(ctx context.Context) {
 	}()
 }
 
-// done notes that the request under way was answered.
-func (a *acks) done(err error) error {
+// done notes that the request under way was answered, and sends what has gathered meanwhile.
+func (a *acks) done(ctx context.Context, err error) error {
 	a.busy = false
+	if err == nil {
+		a.send(ctx)
+	}
 	return err
 }
 
@@ -66,7 +76,7 @@ func (a *acks) flush(ctx context.Context) {
 		a.send(ctx)
 		select {
 		case err := <-a.answered:
-			if a.done(err) != nil {
+			if a.done(ctx, err) != nil {
 				return
 			}
 		case <-ctx.Done():

@@ -48,33 +48,26 @@ func (c *Client) ensureGroup(ctx context.Context, ch *wire.Channel) error {
 	return c.awaitWelcome(ctx, ch.ChannelID, ch.Generation)
 }
 
-// create makes a channel's next group, or offers an earlier one again whose answer was lost.
+// create makes a channel's next group, or offers an earlier one again whose answer was lost: the cell answers the winner
+// as the first time.
 func (c *Client) create(ctx context.Context, ch *wire.Channel, pending *creation) error {
-	generation := ch.Generation + 1
-	if pending != nil && (pending.Generation == ch.Generation || c.opts.Now().Before(pending.CreatedAt.Add(creationLife))) {
-		generation = pending.Generation
-	} else {
+	if pending == nil || pending.Generation != ch.Generation && !c.opts.Now().Before(pending.CreatedAt.Add(creationLife)) {
 		var err error
-		if pending, err = c.prepareGroup(ctx, ch, generation); err != nil {
+		if pending, err = c.prepareGroup(ctx, ch, ch.Generation+1); err != nil {
 			return err
 		}
 	}
-	offeredBefore := pending.Sent
-	start, err := c.offer(ctx, ch.ChannelID, pending, &offeredBefore)
+	start, err := c.offer(ctx, ch.ChannelID, pending)
 	switch {
 	case err == nil:
-		return c.adopt(ctx, ch, generation, start)
+		return c.adopt(ctx, ch.ChannelID, pending.Generation, start)
+	case wire.HasCode(err, wire.CodeGenerationConflict): // Another device was first, and has made a Welcome for this one.
+		err = c.awaitWelcome(ctx, ch.ChannelID, pending.Generation)
+		return errors.Join(err, c.discard(ctx, ch.ChannelID, pending.Generation))
 	case permanent(err):
-		return errors.Join(err, c.discard(ctx, ch.ChannelID, generation))
-	case !wire.HasCode(err, wire.CodeGenerationConflict):
-		return err
+		return errors.Join(err, c.discard(ctx, ch.ChannelID, pending.Generation))
 	}
-	// Somebody was first: another device, whose Welcome is there, or this one, whose answer was lost.
-	err = c.awaitWelcome(ctx, ch.ChannelID, generation)
-	if errors.Is(err, ErrNotInGroup) && offeredBefore {
-		return c.adopt(ctx, ch, generation, 0)
-	}
-	return errors.Join(err, c.discard(ctx, ch.ChannelID, generation))
+	return err
 }
 
 // prepareGroup makes a group of every device of both accounts and saves it.
@@ -180,22 +173,13 @@ func (c *Client) makeGroup(ctx context.Context, ch *wire.Channel, generation uin
 	return &creation{Generation: generation, State: state, GroupInfo: commit.GroupInfo, Welcome: commit.Welcome, CreatedAt: c.opts.Now()}, err
 }
 
-// offer asks the cell to take a group. offered is set when an earlier try may have reached it.
-func (c *Client) offer(ctx context.Context, channel ids.ID, g *creation, offered *bool) (start uint64, err error) {
-	if !g.Sent {
-		if err := c.changeCreation(ctx, channel, g.Generation, func(g *creation) { g.Sent = true }); err != nil {
-			return 0, err
-		}
-	}
+// offer asks the cell to take a group.
+func (c *Client) offer(ctx context.Context, channel ids.ID, g *creation) (start uint64, err error) {
 	req := &wire.CreateGroupRequest{ChannelID: channel, Generation: g.Generation, GroupInfo: g.GroupInfo}
 	for _, d := range g.Devices {
 		req.Welcomes = append(req.Welcomes, wire.DeviceWelcome{DeviceID: d, Welcome: g.Welcome})
 	}
-	tries := 0
 	err = c.do(ctx, func(ctx context.Context, s *session) error {
-		if tries++; tries > 1 {
-			*offered = true
-		}
 		r, err := ask[*wire.CreateGroupResponse](ctx, s, req)
 		if err == nil {
 			start = r.StartSeq
@@ -205,19 +189,9 @@ func (c *Client) offer(ctx context.Context, channel ids.ID, g *creation, offered
 	return start, err
 }
 
-func (c *Client) changeCreation(ctx context.Context, channel ids.ID, generation uint32, change func(*creation)) error {
-	return update(ctx, c.store, channelName(channel), func(rec *channelRecord) (bool, error) {
-		if rec.Creation == nil || rec.Creation.Generation != generation {
-			return false, nil
-		}
-		change(rec.Creation)
-		return true, nil
-	})
-}
-
 // adopt makes a creation that the cell took the channel's group.
-func (c *Client) adopt(ctx context.Context, ch *wire.Channel, generation uint32, start uint64) error {
-	return update(context.WithoutCancel(ctx), c.store, channelName(ch.ChannelID), func(rec *channelRecord) (bool, error) {
+func (c *Client) adopt(ctx context.Context, channel ids.ID, generation uint32, start uint64) error {
+	return update(context.WithoutCancel(ctx), c.store, channelName(channel), func(rec *channelRecord) (bool, error) {
 		if rec.Creation == nil || rec.Creation.Generation != generation || rec.newest() >= generation {
 			return false, nil
 		}
@@ -269,6 +243,10 @@ func (c *Client) catchUp(ctx context.Context) (did bool, err error) {
 	if err != nil || unlock == nil {
 		return false, err
 	}
-	unlock()
-	return true, c.subscribe(ctx, false, nil)
+	defer unlock()
+	err = c.subscribe(ctx, false, nil)
+	if errors.Is(err, ErrReplaced) { // By a copy of this profile elsewhere, if at all.
+		return false, nil
+	}
+	return true, err
 }

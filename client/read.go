@@ -33,7 +33,7 @@ type Handler func(Message) error
 
 // The locks that processes on one profile share, besides the records'.
 const (
-	subscriberLock = "subscriber" // Shared by whoever subscribes.
+	subscriberLock = "subscriber" // Shared by readers; held alone by who only fetches a Welcome, so as to replace none.
 	showLock       = "show"       // Held from reading what is unread to marking it.
 )
 
@@ -58,16 +58,17 @@ func (c *Client) read(ctx context.Context, follow bool, show Handler) error {
 		}
 		c.log.WarnContext(ctx, "sending what was left from earlier failed", "error", err)
 	}
-	return c.subscribe(ctx, follow, show)
-}
-
-// subscribe receives on connections of its own, one after the other. A nil show keeps the messages unread.
-func (c *Client) subscribe(ctx context.Context, follow bool, show Handler) error {
 	unlock, err := c.store.Share(ctx, subscriberLock)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	return c.subscribe(ctx, follow, show)
+}
+
+// subscribe receives on connections of its own, one after the other. A nil show keeps the messages unread. The caller
+// holds the subscriberLock.
+func (c *Client) subscribe(ctx context.Context, follow bool, show Handler) error {
 	deadline := time.Now().Add(c.opts.RetryFor)
 	var b backoff
 	for came := false; ; {

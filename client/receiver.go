@@ -13,10 +13,14 @@ import (
 
 const (
 	ackEvery     = 50 * time.Millisecond
-	ackMost      = 64 // Deliveries acknowledged together, at most.
-	batchMost    = 64 // Deliveries handled together, at most.
+	ackMost      = 64      // Deliveries acknowledged together, at most.
+	batchMost    = 64      // Deliveries handled together, at most,
+	batchBytes   = 4 << 20 // and their payload, unless one alone is larger.
 	flushTime    = 2 * time.Second
 	welcomeGrace = 5 * time.Second // How long messages wait for the Welcome to their group.
+	// KeyPackages are looked after once in a while, and soon after one was used.
+	refillEvery = time.Hour
+	refillSoon  = 2 * time.Second
 )
 
 // receiver is one subscription on one connection. One goroutine runs it.
@@ -33,38 +37,46 @@ type receiver struct {
 	caughtUp bool                        // Everything before mark is handled.
 	acks     acks
 	giveUp   *time.Timer // When waiting is over.
+	refill   *time.Timer // When KeyPackages are looked after.
 }
 
 // run receives until the end. Errors that conn.Transient knows are worth another connection.
 func (r *receiver) run(ctx context.Context) (err error) {
-	bounded, cancel := context.WithTimeout(ctx, callTimeout)
+	limited, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if r.s, err = r.c.connect(bounded); err != nil {
+	if r.s, err = r.c.connect(limited); err != nil {
 		return timely(ctx, err)
 	}
 	defer r.s.Close()
-	if r.show != nil {
-		if err := r.c.fillKeyPackages(bounded, r.s); err != nil {
-			return timely(ctx, err)
-		}
+	if err := r.bounded(ctx, r.begin); err != nil {
+		return err
 	}
-	answer, err := ask[*wire.SubscribeResponse](bounded, r.s, &wire.SubscribeRequest{})
-	if err != nil {
-		return timely(ctx, err)
-	}
-	r.epoch = answer.RestoreEpoch
-	r.order = inorder.New(int(answer.Credit))
-	r.waiting = make(map[ids.ID][]*wire.Delivery)
-	r.acks.start(r.s, int(answer.Credit))
 	defer r.acks.flush(ctx)
 	return r.loop(ctx)
 }
 
+func (r *receiver) begin(ctx context.Context, s *session) error {
+	if r.show != nil {
+		if err := r.c.fillKeyPackages(ctx, s); err != nil {
+			return err
+		}
+	}
+	answer, err := ask[*wire.SubscribeResponse](ctx, s, &wire.SubscribeRequest{})
+	if err != nil {
+		return err
+	}
+	r.epoch = answer.RestoreEpoch
+	r.order = inorder.New(int(answer.Credit))
+	r.waiting = make(map[ids.ID][]*wire.Delivery)
+	r.acks.start(s, int(answer.Credit))
+	return nil
+}
+
 func (r *receiver) loop(ctx context.Context) error {
-	tick := time.NewTicker(ackEvery)
-	defer tick.Stop()
 	r.giveUp = time.NewTimer(welcomeGrace)
 	defer r.giveUp.Stop()
+	r.refill = time.NewTimer(refillEvery)
+	defer r.refill.Stop()
 	renew := time.NewTimer(r.untilRenewal())
 	defer renew.Stop()
 	for {
@@ -76,15 +88,18 @@ func (r *receiver) loop(ctx context.Context) error {
 			return r.ended(ctx)
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
+		case <-r.acks.due.C:
 			r.acks.send(ctx)
 		case err = <-r.acks.answered:
-			err = r.acks.done(err)
+			err = r.acks.done(ctx, err)
 		case <-r.giveUp.C:
 			err = r.giveUpWaiting(ctx)
 		case <-renew.C:
-			err = r.renew(ctx)
+			err = r.bounded(ctx, r.renew)
 			renew.Reset(r.untilRenewal())
+		case <-r.refill.C:
+			err = r.bounded(ctx, r.c.fillKeyPackages)
+			r.refill.Reset(refillEvery)
 		}
 		if err != nil || r.caughtUp && !r.follow {
 			return err
@@ -113,14 +128,19 @@ func (r *receiver) untilRenewal() time.Duration {
 	return max(left-2*tokenMargin, left/8, time.Second)
 }
 
-func (r *receiver) renew(ctx context.Context) error {
-	bounded, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
+func (r *receiver) renew(ctx context.Context, s *session) error {
 	rec, _, err := get[sessionRecord](ctx, r.c.store, sessionName)
 	if err != nil {
 		return err
 	}
-	return timely(ctx, r.c.renew(bounded, r.s, rec))
+	return r.c.renew(ctx, s, rec)
+}
+
+// bounded runs op on the subscription's connection, and gives the connection up when that takes too long.
+func (r *receiver) bounded(ctx context.Context, op func(context.Context, *session) error) error {
+	limited, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return timely(ctx, op(limited, r.s))
 }
 
 // take handles a push, and what is there already behind it.
@@ -143,7 +163,7 @@ func (r *receiver) take(ctx context.Context, p wire.Push) error {
 
 // gather puts pushes in order, for as long as there are any and a batch has room.
 func (r *receiver) gather(p wire.Push) (ready []*wire.Delivery, away *wire.GoAway, err error) {
-	for {
+	for size := 0; ; {
 		switch p := p.(type) {
 		case *wire.Delivery:
 			next, err := r.order.Add(p)
@@ -151,12 +171,13 @@ func (r *receiver) gather(p wire.Push) (ready []*wire.Delivery, away *wire.GoAwa
 				return nil, nil, err
 			}
 			ready = append(ready, next...)
+			size += len(p.Payload)
 		case *wire.CaughtUp:
 			r.mark = p
 		case *wire.GoAway:
 			return ready, p, nil
 		}
-		if len(ready) >= batchMost {
+		if len(ready) >= batchMost || size >= batchBytes {
 			return ready, nil, nil
 		}
 		select {
@@ -232,6 +253,7 @@ func (r *receiver) handleWelcome(ctx context.Context, d *wire.Delivery) error {
 	if err := r.settle(ctx, d.ChannelID, out, 1); err != nil {
 		return err
 	}
+	r.refill.Reset(refillSoon)
 	if held := r.waiting[d.AboutChannelID]; len(held) > 0 {
 		return r.handleChannel(ctx, d.AboutChannelID, held, false)
 	}

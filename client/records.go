@@ -125,8 +125,6 @@ type creation struct {
 	Welcome    []byte
 	Devices    []ids.ID
 	CreatedAt  time.Time
-	// Sent: the cell may have accepted it, and its answer may have been lost.
-	Sent bool
 }
 
 func channelName(id ids.ID) string { return channelPrefix + id.String() }

@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -59,16 +60,26 @@ func TestReplacedVersionCannotBeOpened(t *testing.T) {
 			s := makeStore(t)
 			put(t, s, "a", "old")
 			old := keepInode(t, recordPath(s, "a"))
-			if !opens(s, old()) {
+			before := old()
+			if !opens(s, before) {
 				t.Fatal("the live version does not open: this test would prove nothing")
 			}
 			if err := s.Update(context.Background(), replace); err != nil {
 				t.Fatal(err)
 			}
+			expectKeyGone(t, before, old())
 			if opens(s, old()) {
 				t.Error("the replaced version still opens")
 			}
 		})
+	}
+}
+
+// expectKeyGone checks that what opened a file is no longer in it, whatever became of its content.
+func expectKeyGone(t *testing.T, before, after []byte) {
+	t.Helper()
+	if bytes.Equal(before[fileKeyOffset:bodyNonce], after[fileKeyOffset:bodyNonce]) {
+		t.Error("the wrapped file key was not overwritten")
 	}
 }
 

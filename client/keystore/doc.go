@@ -9,7 +9,8 @@
 // A record's content is encrypted with AES-256-GCM under a file key drawn for this one version of this one record.
 // The file key stands in the file's header, itself encrypted under a key derived from the profile key, the record's
 // name and the version. Header and name are authenticated with the content, so files cannot be swapped, renamed or
-// mixed without notice. Putting back an older, complete version of a file is not noticed.
+// mixed without notice. Putting back an older, complete version of a file, or of the whole profile from a backup, is not
+// noticed: whoever does that sends with ratchet keys that were used before.
 //
 // # Replacing
 //

@@ -278,3 +278,52 @@ func expectFiles(t *testing.T, s *Store, want ...string) {
 		}
 	}
 }
+
+func TestDestroy(t *testing.T) {
+	t.Parallel()
+	s := makeStore(t)
+	put(t, s, "a", "secret")
+	old := keepInode(t, recordPath(s, "a"))
+	key := bytes.Clone(s.key)
+	if err := s.Destroy(); err != nil {
+		t.Fatal(err)
+	}
+	if opens(&Store{key: key}, old()) {
+		t.Error("a record of a destroyed profile still opens")
+	}
+	if _, err := os.Stat(s.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory is still there: %v", err)
+	}
+
+	s = makeStore(t)
+	mine := filepath.Join(s.dir, "mine")
+	if err := os.WriteFile(mine, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Destroy(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(mine); err != nil {
+		t.Errorf("a stranger's file is gone: %v", err)
+	}
+}
+
+// TestTwoCreators: of two who make a profile in one place, one is told.
+func TestTwoCreators(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		dir := filepath.Join(t.TempDir(), "profile")
+		errs := make(chan error)
+		for range 2 {
+			go func() {
+				_, err := Create(dir, passphrase, testKDF)
+				errs <- err
+			}()
+		}
+		first, second := <-errs, <-errs
+		if (first == nil) == (second == nil) || !errors.Is(errors.Join(first, second), ErrProfileExists) {
+			t.Errorf("the creators got %v and %v", first, second)
+		}
+		reopen(t, dir)
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -90,22 +91,29 @@ func (e unreadableError) Error() string {
 }
 
 func (p *program) read(ctx context.Context, follow bool) error {
+	failed, err := p.printAll(ctx, follow)
+	switch {
+	case follow && errors.Is(err, context.Canceled):
+		return nil // A signal is how following ends.
+	case err == nil && failed > 0 && !follow:
+		return unreadableError(failed)
+	}
+	return err
+}
+
+func (p *program) printAll(ctx context.Context, follow bool) (failed int, err error) {
 	c, err := p.open(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer c.Close()
-	failed := 0
 	err = c.Read(ctx, follow, func(m client.Message) error {
 		if m.Failure != nil {
 			failed++
 		}
 		return p.printMessage(m)
 	})
-	if err == nil && failed > 0 && !follow {
-		err = unreadableError(failed)
-	}
-	return err
+	return failed, err
 }
 
 // message is what read prints.

@@ -63,21 +63,28 @@ func TestHandlerFails(t *testing.T) {
 	bob.again().expect("two")
 }
 
-// TestLostAnswer: the cell stores a message and its answer is lost. The next run of any process sends the same bytes
-// under the same id, and the cell stores nothing more.
+// TestLostAnswer: a message is saved, and the cell's answer is lost, or the message is. The next run of any process
+// sends the same bytes under the same id, and the cell stores them once.
 func TestLostAnswer(t *testing.T) {
 	t.Parallel()
-	for name, revive := range map[string]func(alice *person){
-		"revived by the next message": func(*person) {},
-		"revived by reading":          func(alice *person) { alice.expect() },
+	for name, tc := range map[string]struct {
+		loseAll bool
+		revive  func(alice *person)
+	}{
+		"answer, revived by the next message":  {false, func(*person) {}},
+		"answer, revived by reading":           {false, func(alice *person) { alice.expect() }},
+		"message, revived by the next message": {true, func(*person) {}},
+		"message, revived by reading":          {true, func(alice *person) { alice.expect() }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := makeCell(t)
 			alice, bob := c.signup("alice"), c.signup("bob")
 			alice.dm(bob, "first")
-			texts := alice.dmLost(c.makeProxy(), bob)
-			revive(alice.again())
+			via := c.makeProxy()
+			via.loseAll.Store(tc.loseAll)
+			texts := alice.dmLost(via, bob)
+			tc.revive(alice.again())
 			if seq := alice.again().dm(bob, "last").Seq; seq != uint64(len(texts)+2) {
 				t.Errorf("the last message has sequence %d after %d others", seq, len(texts)+1)
 			}

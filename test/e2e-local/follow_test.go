@@ -3,6 +3,7 @@ package e2elocal
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -74,6 +75,12 @@ func TestFollow(t *testing.T) {
 	bob.dm(alice, "mine") // From the same profile, while it follows.
 	alice.dm(bob, "three")
 	f.expect("two", "three")
+	large := strings.Repeat("large ", 300_000) // It travels on a stream of its own.
+	for range 3 {
+		alice.dm(bob, large)
+		alice.dm(bob, "small")
+	}
+	f.expect(large, "small", large, "small", large, "small")
 	alice.expect("mine")
 	f.stop()
 	alice.dm(bob, "four")
@@ -156,38 +163,48 @@ func TestTwoOnOneProfile(t *testing.T) {
 	}
 }
 
-// TestReadersShareWhatIsUnread: two processes read at the same time, and each message is shown by one of them.
+// TestReadersShareWhatIsUnread: a second process reads while the first is showing, and each message is shown once.
 func TestReadersShareWhatIsUnread(t *testing.T) {
 	t.Parallel()
 	c := makeCell(t)
 	alice, bob := c.signup("alice"), c.signup("bob")
-	for range 30 {
+	for range 5 {
 		alice.dm(bob, "x")
 	}
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	shown := map[uint64]int{}
-	for range 3 {
-		reader := bob.again()
-		wg.Go(func() {
-			err := reader.Read(t.Context(), false, func(m client.Message) error {
-				mu.Lock()
-				defer mu.Unlock()
-				shown[m.Seq]++
-				return nil
-			})
-			if err != nil && !errors.Is(err, client.ErrReplaced) {
-				t.Error(err)
+	full := errors.New("disk full")
+	if err := bob.Read(t.Context(), false, func(client.Message) error { return full }); !errors.Is(err, full) {
+		t.Fatal(err)
+	}
+	shown := make(chan uint64, 20)
+	second := bob.again()
+	ended := make(chan error, 1)
+	err := bob.Read(t.Context(), false, func(m client.Message) error {
+		if m.Seq == 1 {
+			go func() {
+				ended <- second.Read(t.Context(), false, func(m client.Message) error {
+					shown <- m.Seq
+					return nil
+				})
+			}()
+			select {
+			case seq := <-shown:
+				t.Errorf("message %d is shown by a second process before the first has marked it", seq)
+			case <-time.After(300 * time.Millisecond):
 			}
-		})
+		}
+		shown <- m.Seq
+		return nil
+	})
+	if err := errors.Join(err, <-ended); err != nil && !errors.Is(err, client.ErrReplaced) {
+		t.Error(err)
 	}
-	wg.Wait()
-	for _, m := range bob.read() {
-		shown[m.Seq]++
+	count := map[uint64]int{}
+	for len(shown) > 0 {
+		count[<-shown]++
 	}
-	for seq := range uint64(30) {
-		if shown[seq+1] != 1 {
-			t.Errorf("message %d was shown %d times", seq+1, shown[seq+1])
+	for seq := range uint64(5) {
+		if count[seq+1] != 1 {
+			t.Errorf("message %d was shown %d times", seq+1, count[seq+1])
 		}
 	}
 }

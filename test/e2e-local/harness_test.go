@@ -21,7 +21,15 @@ import (
 	"quicproquo.dev/internal/pki"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.Wrap(m)) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(cleaner{pgtest.Wrap(m)}) }
+
+// cleaner removes the program that was built for the tests.
+type cleaner struct{ pgtest.Runner }
+
+func (c cleaner) Run() int {
+	defer func() { _ = os.RemoveAll(programDir) }()
+	return c.Runner.Run()
+}
 
 const password = "correct horse battery staple"
 

@@ -11,7 +11,7 @@ import (
 type proxy struct {
 	addr        string
 	loseAnswers atomic.Bool // From the cell to clients.
-	requests    atomic.Int64
+	loseAll     atomic.Bool // Both ways, from when answers are lost.
 
 	listen  *net.UDPConn
 	server  *net.UDPAddr
@@ -48,8 +48,9 @@ func (p *proxy) forward(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		p.requests.Add(1)
-		out.Write(buf[:n]) //nolint:errcheck // UDP loses packets.
+		if !p.loseAnswers.Load() || !p.loseAll.Load() {
+			out.Write(buf[:n]) //nolint:errcheck // UDP loses packets.
+		}
 	}
 }
 

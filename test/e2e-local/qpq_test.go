@@ -17,12 +17,16 @@ import (
 	"time"
 )
 
+// programDir is where buildQPQ has put the program; empty until then.
+var programDir string
+
 // buildQPQ builds the program once.
 var buildQPQ = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "qpq")
 	if err != nil {
 		return "", err
 	}
+	programDir = dir
 	path := filepath.Join(dir, "qpq")
 	out, err := exec.Command("go", "build", "-o", path, "quicproquo.dev/cmd/qpq").CombinedOutput() //nolint:gosec // fixed.
 	if err != nil {

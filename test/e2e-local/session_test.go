@@ -2,6 +2,9 @@ package e2elocal
 
 import (
 	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -9,6 +12,7 @@ import (
 	"time"
 
 	"quicproquo.dev/cell/policy"
+	"quicproquo.dev/client/keystore"
 )
 
 // TestShortTokens: access tokens that hold for so short a time that every connection, of every process, begins with a
@@ -91,4 +95,78 @@ func TestSmallPayloads(t *testing.T) {
 		t.Errorf("a message of %d bytes", sent.Bytes)
 	}
 	bob.expect(text)
+}
+
+// TestKeyPackagesRunLow: people write to somebody who is away until the last-resort KeyPackage is all that is left,
+// which serves any number; and somebody who is online makes new ones.
+func TestKeyPackagesRunLow(t *testing.T) {
+	t.Parallel()
+	c := makeCell(t, func(p *policy.Policy) { p.MLS.MaxKeyPackagesPerDevice = 1 })
+	bob := c.signup("bob")
+	var others []*person
+	for _, name := range []string{"alice", "carol", "dave"} {
+		p := c.signup(name)
+		p.dm(bob, "from "+name)
+		others = append(others, p)
+	}
+	texts := map[string]bool{}
+	for _, m := range bob.read() {
+		texts[m.Text] = m.Failure == nil
+	}
+	for _, p := range others {
+		if !texts["from "+p.name] {
+			t.Errorf("the message of %s is missing", p.name)
+		}
+		bob.dm(p, "answer")
+		p.expect("answer")
+	}
+	f := bob.follow()
+	f.awaitBundles(bob, 2)
+	erin := c.signup("erin")
+	before := bob.bundles()
+	erin.dm(bob, "from erin")
+	f.expect("from erin")
+	for range 300 {
+		if now := bob.bundles(); len(now) == 2 && fmt.Sprint(now) != fmt.Sprint(before) {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Error("the KeyPackage that erin used was never replaced")
+}
+
+func (f *follower) awaitBundles(p *person, n int) {
+	f.t.Helper()
+	for range 300 {
+		if len(p.bundles()) == n {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	f.t.Errorf("%s has %d KeyPackages, want %d", p.name, len(p.bundles()), n)
+}
+
+// bundles returns the references of the KeyPackages whose private halves are in the profile.
+func (p *person) bundles() (refs []string) {
+	p.t.Helper()
+	store, err := keystore.Open(p.opts.Profile, p.opts.Passphrase)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	err = store.View(p.t.Context(), func(tx *keystore.Tx) error {
+		b, err := tx.Get("keypackages")
+		if err != nil {
+			return err
+		}
+		var record struct{ Bundles []struct{ Ref []byte } }
+		err = json.Unmarshal(b, &record)
+		for _, b := range record.Bundles {
+			refs = append(refs, hex.EncodeToString(b.Ref))
+		}
+		return err
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return refs
 }
