@@ -25,7 +25,7 @@ help: ## Show this help.
 build: ## Build the programs into bin/ (the first time takes minutes).
 	@echo "building $(PROGRAMS)"
 	@mkdir -p bin
-	@CGO_ENABLED=0 go build -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
+	@CGO_ENABLED=0 go build -v -o bin/ $(addprefix ./cmd/,$(PROGRAMS)) 2>&1 | hack/progress.sh
 
 .PHONY: demo
 demo: ## Two people exchange encrypted messages through a cell on this machine.

@@ -22,7 +22,9 @@ while IFS= read -r mod; do
 		echo "$mod is not tidy: run go mod tidy in $dir" >&2
 		failed=yes
 	fi
-done < <(find . -name go.mod -not -path './bin/*' | sort)
+# Modules that only wrap another project's programs have nothing to tidy but
+# that project, at length.
+done < <(find . -name go.mod -not -path './bin/*' -not -path './hack/cluster/modules/*' | sort)
 
 step "go vet (compiles everything; minutes on a cold cache)"
 go vet ./... || failed=yes

@@ -30,7 +30,7 @@ if [ ! -x "$dir/$name" ]; then
 	begin=$SECONDS
 	temp=$(mktemp -d "$dir/.new.XXXXXX")
 	trap 'rm -rf "$temp"' EXIT
-	CGO_ENABLED=0 go build -o "$temp/$name" "$package" >&2
+	CGO_ENABLED=0 go build -v -o "$temp/$name" "$package" 2>&1 | ../progress.sh >&2
 	mv "$temp/$name" "$dir/$name"
 	echo "built $name in $((SECONDS - begin)) s" >&2
 fi
