@@ -85,7 +85,7 @@ func (s *Service) CreateGroup(ctx context.Context, p identity.Principal, r *wire
 	if !slices.Contains(accounts, p.AccountID) {
 		return nil, wire.Errorf(wire.CodeNotFound, "there is no channel %s that you are in", r.ChannelID)
 	}
-	group, err := mlspolicy.GroupInfo(r.GroupInfo, r.ChannelID, r.Generation)
+	group, err := mlspolicy.GroupInfo(r.GroupInfo, r.ChannelID, r.Generation, len(r.Welcomes)+1)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (s *Service) CreateGroup(ctx context.Context, p identity.Principal, r *wire
 	if err != nil {
 		return nil, err
 	}
-	s.tell(p, g, start)
+	s.tell(g, start)
 	return &wire.CreateGroupResponse{StartSeq: start}, nil
 }
 
@@ -181,14 +181,15 @@ func (s *Service) group(p identity.Principal, r *wire.CreateGroupRequest, epoch 
 	return g
 }
 
-// tell lets the devices that are online follow the channel, then hands them their Welcomes.
-func (s *Service) tell(p identity.Principal, g *store.Group, start uint64) {
-	devices, messages := []ids.ID{p.DeviceID}, make([]*store.Message, len(g.Welcomes))
+// tell lets the devices that are online follow the channel, then hands them their Welcomes. Of a repeated creation
+// the Welcomes were stored before; whether anybody was told then is not known, and to follow twice does no harm.
+func (s *Service) tell(g *store.Group, start uint64) {
+	devices, messages := []ids.ID{g.Creator}, make([]*store.Message, 0, len(g.Welcomes))
 	for i := range g.Welcomes {
-		if g.Welcomes[i].Seq == 0 {
-			return // A repeated creation: all were told the first time.
+		devices = append(devices, g.Welcomes[i].ChannelID)
+		if g.Welcomes[i].Seq > 0 {
+			messages = append(messages, &g.Welcomes[i])
 		}
-		devices, messages[i] = append(devices, g.Welcomes[i].ChannelID), &g.Welcomes[i]
 	}
 	s.announce.Follow(g.ChannelID, start, devices)
 	s.announce.Announce(messages)

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,8 +13,10 @@ import (
 )
 
 const (
-	pollEvery     = time.Second // How late a message stored by another replica is noticed at the latest.
-	pollChannels  = 1000        // Channels per statement.
+	pollEvery     = time.Second      // How late a message stored by another replica is noticed at the latest.
+	recountEvery  = 15 * time.Second // How late a channel that a device began to read elsewhere is.
+	pollChannels  = 1000             // Channels, or devices, per statement.
+	pollPatience  = 5 * time.Second  // For one statement.
 	ackFlushEvery = 50 * time.Millisecond
 )
 
@@ -21,7 +24,7 @@ const (
 //
 // Lock order: Hub.mu before Subscription.mu; Hub.flushMu before Hub.ackMu.
 type Hub struct {
-	store   *store.Store
+	store   Store
 	metrics *telemetry.Metrics
 	log     *slog.Logger
 	now     func() time.Time
@@ -38,7 +41,7 @@ type Hub struct {
 type ackKey struct{ device, channel ids.ID }
 
 // NewHub returns a Hub; Run keeps it going.
-func NewHub(s *store.Store, m *telemetry.Metrics, log *slog.Logger, now func() time.Time) *Hub {
+func NewHub(s Store, m *telemetry.Metrics, log *slog.Logger, now func() time.Time) *Hub {
 	return &Hub{store: s, metrics: m, log: log, now: now, devices: map[ids.ID]*Subscription{},
 		followers: map[ids.ID]map[*Subscription]struct{}{}, acks: map[ackKey]uint64{}}
 }
@@ -46,9 +49,10 @@ func NewHub(s *store.Store, m *telemetry.Metrics, log *slog.Logger, now func() t
 // Run writes acknowledgements down and looks for what other replicas stored, until ctx ends; then it writes the
 // last acknowledgements.
 func (h *Hub) Run(ctx context.Context) {
-	flush, poll := time.NewTicker(ackFlushEvery), time.NewTicker(pollEvery)
+	flush, poll, recount := time.NewTicker(ackFlushEvery), time.NewTicker(pollEvery), time.NewTicker(recountEvery)
 	defer flush.Stop()
 	defer poll.Stop()
+	defer recount.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -58,6 +62,9 @@ func (h *Hub) Run(ctx context.Context) {
 			h.flushAcks(ctx)
 		case <-poll.C:
 			h.poll(ctx)
+			h.release()
+		case <-recount.C:
+			h.recount(ctx)
 		}
 	}
 }
@@ -73,26 +80,26 @@ func (h *Hub) Announce(messages []*store.Message) {
 	}
 }
 
-// Follow lets the devices among the subscribed ones read channel from after.
+// Follow lets the devices among the subscribed ones read channel from after, unless they read it already.
 func (h *Hub) Follow(channel ids.ID, after uint64, devices []ids.ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, d := range devices {
-		if s, ok := h.devices[d]; ok {
-			h.follow(s, channel, after)
+		if s, ok := h.devices[d]; ok && s.follow(channel, after) {
+			h.addFollower(s, channel)
+			s.doubt(channel) // Somebody may have written since the channel was made.
 		}
 	}
 }
 
-// follow needs h.mu.
-func (h *Hub) follow(s *Subscription, channel ids.ID, after uint64) {
+// addFollower needs h.mu.
+func (h *Hub) addFollower(s *Subscription, channel ids.ID) {
 	set, ok := h.followers[channel]
 	if !ok {
 		set = map[*Subscription]struct{}{}
 		h.followers[channel] = set
 	}
 	set[s] = struct{}{}
-	s.follow(channel, after)
 }
 
 // add registers s and returns the subscription of the same device that it replaces, if any.
@@ -104,9 +111,26 @@ func (h *Hub) add(s *Subscription) *Subscription {
 		h.drop(old)
 	}
 	h.devices[s.device] = s
-	h.follow(s, s.device, 0)
+	h.addFollower(s, s.device)
 	h.metrics.Subscriptions.Set(float64(len(h.devices)))
 	return old
+}
+
+// adopt lets s follow the channels of its cursors, and returns those that it did not follow before.
+func (h *Hub) adopt(s *Subscription, cursors []store.Cursor) []ids.ID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.devices[s.device] != s {
+		return nil // Replaced; its context is ending.
+	}
+	var fresh []ids.ID
+	for _, c := range cursors {
+		if s.adopt(c) {
+			h.addFollower(s, c.ChannelID)
+			fresh = append(fresh, c.ChannelID)
+		}
+	}
+	return fresh
 }
 
 func (h *Hub) remove(s *Subscription) {
@@ -179,19 +203,73 @@ func (h *Hub) poll(ctx context.Context) {
 		channels = append(channels, c)
 	}
 	h.mu.Unlock()
-	for start := 0; start < len(channels); start += pollChannels {
-		part := channels[start:min(start+pollChannels, len(channels))]
-		seqs, err := h.store.LastSeqs(ctx, part)
-		if err != nil {
-			h.log.WarnContext(ctx, "polling channels failed", "error", err)
-			return
-		}
-		h.mu.Lock()
-		for channel, seq := range seqs {
-			for s := range h.followers[channel] {
-				s.behind(channel, seq)
-			}
-		}
-		h.mu.Unlock()
+	seqs, err := h.lastSeqs(ctx, channels)
+	if err != nil {
+		h.log.WarnContext(ctx, "polling channels failed", "error", err)
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for channel, seq := range seqs {
+		for s := range h.followers[channel] {
+			s.behind(channel, seq)
+		}
+	}
+}
+
+// lastSeqs asks for any number of channels. With an error come those that could be read.
+func (h *Hub) lastSeqs(ctx context.Context, channels []ids.ID) (map[ids.ID]uint64, error) {
+	return inParts(ctx, channels, h.store.LastSeqs)
+}
+
+// recount finds devices that have begun to read a channel without this process hearing of it: their own connection
+// to another replica created its group.
+func (h *Hub) recount(ctx context.Context) {
+	h.mu.Lock()
+	devices := make([]ids.ID, 0, len(h.devices))
+	for d := range h.devices {
+		devices = append(devices, d)
+	}
+	h.mu.Unlock()
+	counts, err := inParts(ctx, devices, h.store.ChannelCounts)
+	if err != nil {
+		h.log.WarnContext(ctx, "counting channels failed", "error", err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for d, n := range counts {
+		if s, ok := h.devices[d]; ok && n > len(s.channels()) {
+			s.askReload()
+		}
+	}
+}
+
+// release lets subscriptions try the channels again that were held back long enough.
+func (h *Hub) release() {
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.devices {
+		s.release(now)
+	}
+}
+
+// inParts calls read for a bounded number of ids at a time and gathers the answers, up to the first error.
+func inParts[V any](ctx context.Context, all []ids.ID, read func(context.Context, []ids.ID) (map[ids.ID]V, error)) (map[ids.ID]V, error) {
+	got := make(map[ids.ID]V, len(all))
+	for part := range slices.Chunk(all, pollChannels) {
+		some, err := readPart(ctx, part, read)
+		if err != nil {
+			return got, err
+		}
+		for id, v := range some {
+			got[id] = v
+		}
+	}
+	return got, nil
+}
+
+func readPart[V any](ctx context.Context, part []ids.ID, read func(context.Context, []ids.ID) (map[ids.ID]V, error)) (map[ids.ID]V, error) {
+	ctx, cancel := context.WithTimeout(ctx, pollPatience)
+	defer cancel()
+	return read(ctx, part)
 }

@@ -10,11 +10,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"quicproquo.dev/cell/store"
 	"quicproquo.dev/cell/telemetry"
+	"quicproquo.dev/schema/ids"
 	"quicproquo.dev/schema/wire"
 )
 
@@ -24,22 +26,36 @@ const (
 	batchMessages  = 512      // Messages per commit.
 	batchBytes     = 8 << 20  // Their payload, unless the first alone is larger.
 	commitPatience = 10 * time.Second
+	closePatience  = 10 * time.Second // For everything that was taken, when the process ends.
 	busyRetry      = 200 * time.Millisecond
 )
+
+// Store is what this package asks of *store.Store.
+type Store interface {
+	AppendBatch(ctx context.Context, batch []*store.Append) error
+	ReadMessages(ctx context.Context, channel ids.ID, after uint64, limit, maxBytes int, now time.Time) ([]*store.Message, error)
+	Cursors(ctx context.Context, device ids.ID) ([]store.Cursor, error)
+	ChannelCounts(ctx context.Context, devices []ids.ID) (map[ids.ID]int, error)
+	LastSeqs(ctx context.Context, channels []ids.ID) (map[ids.ID]uint64, error)
+	Acknowledge(ctx context.Context, acks []store.Ack) error
+}
 
 // Lane stores messages by group commit: whatever arrives while a commit runs goes into the next one together. There
 // is one per process.
 type Lane struct {
-	store   *store.Store
+	store   Store
 	metrics *telemetry.Metrics
 	log     *slog.Logger
 	now     func() time.Time
 	stored  func([]*store.Message)
 
-	in     chan *submission
-	bytes  atomic.Int64
-	closed atomic.Bool
-	done   chan struct{}
+	in      chan *submission
+	bytes   atomic.Int64
+	mu      sync.RWMutex // Between Submit and Close.
+	closed  bool
+	done    chan struct{}
+	giveUp  context.CancelFunc
+	ongoing context.Context // Of every commit; ends when Close has waited long enough.
 }
 
 type submission struct {
@@ -49,8 +65,9 @@ type submission struct {
 
 // NewLane starts a Lane. stored is called after each commit with the messages that are new, in order, before their
 // senders are answered.
-func NewLane(s *store.Store, m *telemetry.Metrics, log *slog.Logger, now func() time.Time, stored func([]*store.Message)) *Lane {
+func NewLane(s Store, m *telemetry.Metrics, log *slog.Logger, now func() time.Time, stored func([]*store.Message)) *Lane {
 	l := &Lane{store: s, metrics: m, log: log, now: now, stored: stored, in: make(chan *submission, laneDepth), done: make(chan struct{})}
+	l.ongoing, l.giveUp = context.WithCancel(context.Background())
 	go l.run()
 	return l
 }
@@ -58,31 +75,43 @@ func NewLane(s *store.Store, m *telemetry.Metrics, log *slog.Logger, now func() 
 // Submit hands in a message. reply is called once, from the Lane's goroutine, and must not block. An error means
 // that the message was not taken and reply will not be called.
 func (l *Lane) Submit(entry *store.Append, reply func(*store.Append, error)) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.closed {
+		return wire.RetryAfterf(wire.CodeDraining, busyRetry, "this server is going away; connect again")
+	}
 	size := int64(len(entry.Message.Payload))
 	if l.bytes.Add(size) > laneBytes {
 		l.bytes.Add(-size)
-		return errBusy("the cell is storing as much as it can")
+		return errBusy()
 	}
+	l.metrics.EnqueueQueue.Inc()
 	select {
 	case l.in <- &submission{entry, reply}:
-		l.metrics.EnqueueQueue.Inc()
 		return nil
 	default:
+		l.metrics.EnqueueQueue.Dec()
 		l.bytes.Add(-size)
-		return errBusy("the cell is storing as much as it can")
+		return errBusy()
 	}
 }
 
-func errBusy(what string) *wire.Error {
-	return wire.RetryAfterf(wire.CodeBusy, busyRetry, "%s; try again", what)
+func errBusy() *wire.Error {
+	return wire.RetryAfterf(wire.CodeBusy, busyRetry, "the cell is storing as much as it can; try again")
 }
 
-// Close finishes what was taken and stops. Nobody may Submit any more.
+// Close finishes what was taken, within a bound, and stops.
 func (l *Lane) Close() {
-	if l.closed.CompareAndSwap(false, true) {
+	l.mu.Lock()
+	if !l.closed {
+		l.closed = true
 		close(l.in)
 	}
+	l.mu.Unlock()
+	timer := time.AfterFunc(closePatience, l.giveUp)
+	defer timer.Stop()
 	<-l.done
+	l.giveUp()
 }
 
 func (l *Lane) run() {
@@ -115,35 +144,40 @@ func (l *Lane) gather(batch []*submission) []*submission {
 
 func (l *Lane) commit(batch []*submission) {
 	start := l.now()
-	entries := make([]*store.Append, len(batch))
-	for i, s := range batch {
-		entries[i] = s.entry
-		retention := s.entry.Message.ExpiresAt.Sub(s.entry.Message.AcceptedAt)
-		s.entry.Message.AcceptedAt, s.entry.Message.ExpiresAt = start, start.Add(retention)
-	}
-	err := l.append(entries)
-	if errors.Is(err, store.ErrExists) && len(entries) > 1 {
-		l.oneByOne(batch) // Another replica stores one of these ids at this moment; find out which.
-		return
-	}
+	err := l.append(batch)
 	l.metrics.EnqueueBatch.Observe(float64(len(batch)))
 	l.metrics.EnqueueCommit.Observe(l.now().Sub(start).Seconds())
-	l.settle(batch, err)
+	if err == nil || errors.Is(err, store.ErrUnavailable) {
+		l.settle(batch, err)
+		return
+	}
+	l.oneByOne(batch)
 }
 
-func (l *Lane) append(entries []*store.Append) error {
-	ctx, cancel := context.WithTimeout(context.Background(), commitPatience)
+// append stores a batch, all of it accepted now.
+func (l *Lane) append(batch []*submission) error {
+	now := l.now()
+	entries := make([]*store.Append, len(batch))
+	for i, s := range batch {
+		m := &s.entry.Message
+		m.AcceptedAt, m.ExpiresAt = now, now.Add(m.ExpiresAt.Sub(m.AcceptedAt))
+		entries[i] = s.entry
+	}
+	ctx, cancel := context.WithTimeout(l.ongoing, commitPatience)
 	defer cancel()
 	return l.store.AppendBatch(ctx, entries)
 }
 
+// oneByOne stores the messages of a batch that was refused as a whole, so that only the one at fault fails. Mostly
+// none is: another replica stored one of the ids at the same moment, and the second look finds it there.
 func (l *Lane) oneByOne(batch []*submission) {
-	for i, s := range batch {
-		err := l.append([]*store.Append{s.entry})
+	for i := range batch {
+		one := batch[i : i+1]
+		err := l.append(one)
 		if errors.Is(err, store.ErrExists) {
-			err = l.append([]*store.Append{s.entry}) // The other one has committed: now it shows.
+			err = l.append(one)
 		}
-		l.settle(batch[i:i+1], err)
+		l.settle(one, err)
 	}
 }
 
@@ -157,8 +191,18 @@ func (l *Lane) settle(batch []*submission, err error) {
 	for _, s := range batch {
 		l.metrics.EnqueueQueue.Dec()
 		l.bytes.Add(-int64(len(s.entry.Message.Payload)))
-		s.reply(s.entry, err)
+		l.answer(s, err)
 	}
+}
+
+// answer runs a session's code: its panic is not the Lane's end.
+func (l *Lane) answer(s *submission, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			l.metrics.Panicked(l.log, "the answer to an enqueue", r)
+		}
+	}()
+	s.reply(s.entry, err)
 }
 
 func (l *Lane) publish(batch []*submission) {
@@ -175,5 +219,7 @@ func (l *Lane) publish(batch []*submission) {
 			fresh = append(fresh, &s.entry.Message)
 		}
 	}
-	l.stored(fresh)
+	if len(fresh) > 0 {
+		l.stored(fresh)
+	}
 }

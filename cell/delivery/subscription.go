@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -17,8 +16,10 @@ const (
 	mailboxBytes    = 4 << 20  // Their payload.
 	creditBytes     = 16 << 20 // Payload in flight, unacknowledged, unless one message alone is larger.
 	pageMessages    = 64       // Messages per read.
-	pageBytes       = 8 << 20  // Their payload.
+	pageBytes       = 1 << 20  // Their payload, unless the first alone is larger.
 	readRetry       = time.Second
+	readPatience    = 10 * time.Second // For one read.
+	holdTime        = time.Minute      // Until a channel with an unreadable row is tried again.
 )
 
 // ErrReplaced ends a subscription when a newer one of the same device begins.
@@ -28,6 +29,8 @@ var ErrReplaced = errors.New("replaced by a newer subscription of the same devic
 type Pusher func(ctx context.Context, p wire.Push) error
 
 // Subscription is one device's stream of deliveries: first what is stored, then what comes.
+//
+// Run's goroutine alone pushes; others only note what there is to do and wake it.
 type Subscription struct {
 	hub    *Hub
 	device ids.ID
@@ -36,33 +39,27 @@ type Subscription struct {
 	wake   chan struct{} // One token: something below changed.
 	cancel context.CancelCauseFunc
 
+	// Of Run's goroutine.
+	pushed   uint64   // Deliveries.
+	caughtUp bool     // CaughtUp has been pushed.
+	unasked  []ids.ID // Channels that are followed, and whose end was not read since.
+
 	mu           sync.Mutex
 	positions    map[ids.ID]*position
 	order        []ids.ID // Of positions: the inbox first, then as they came.
+	turn         int      // In order: where to look first for what is unread.
+	reload       bool     // The device may read channels that are not followed.
 	mailbox      []*store.Message
 	mailboxSize  int
 	inFlight     int
 	inFlightSize int
 }
 
-// position is how far one channel has been pushed.
-type position struct {
-	sent    uint64 // Last sequence pushed, or known to need none.
-	prev    uint64 // Last sequence pushed in this subscription.
-	stored  uint64 // The channel's end as far as is known; beyond sent: read the database.
-	pending []flying
-}
-
-// flying is a delivery that is not acknowledged.
-type flying struct {
-	seq  uint64
-	size int
-}
-
-// Subscribe makes a device's subscription and ends an earlier one. credit is the most deliveries in flight.
+// Subscribe makes a device's subscription; its Run ends an earlier one. credit is the most deliveries in flight.
 func (h *Hub) Subscribe(device ids.ID, credit int, push Pusher) *Subscription {
-	s := &Subscription{hub: h, device: device, credit: credit, push: push, wake: make(chan struct{}, 1),
-		positions: map[ids.ID]*position{}, cancel: func(error) {}}
+	s := &Subscription{hub: h, device: device, credit: credit, push: push, wake: make(chan struct{}, 1), cancel: func(error) {}}
+	s.positions = map[ids.ID]*position{device: {}} // Where the inbox stands, its cursor will tell.
+	s.order = []ids.ID{device}
 	return s
 }
 
@@ -87,18 +84,9 @@ func (s *Subscription) run(ctx context.Context) error {
 	if err := s.retry(ctx, s.load); err != nil {
 		return err
 	}
-	caughtUp, pushed := false, uint64(0)
 	for {
-		n, err := s.catchUp(ctx)
-		if err != nil {
+		if err := s.catchUp(ctx); err != nil {
 			return err
-		}
-		pushed += n
-		if !caughtUp {
-			caughtUp = true
-			if err := s.push(ctx, &wire.CaughtUp{Deliveries: pushed}); err != nil {
-				return err
-			}
 		}
 		if err := s.live(ctx); err != nil {
 			return err
@@ -108,12 +96,14 @@ func (s *Subscription) run(ctx context.Context) error {
 
 // retry repeats a read of the database until it succeeds: a database that is away pauses the stream.
 func (s *Subscription) retry(ctx context.Context, read func(context.Context) error) error {
-	for {
-		err := read(ctx)
+	for failed := false; ; failed = true {
+		err := withPatience(ctx, read)
 		if err == nil || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
 		}
-		s.hub.log.WarnContext(ctx, "reading for a subscription failed; trying again", "device", s.device, "error", err)
+		if !failed { // Once: every subscription is in the same boat.
+			s.hub.log.WarnContext(ctx, "reading for a subscription failed; it goes on when the database does", "device", s.device, "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -122,80 +112,32 @@ func (s *Subscription) retry(ctx context.Context, read func(context.Context) err
 	}
 }
 
-// load reads the device's cursors and follows channels that are new to this subscription. The subscription is
-// registered before the first read, so that what is stored meanwhile is announced.
+func withPatience(ctx context.Context, read func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, readPatience)
+	defer cancel()
+	return read(ctx)
+}
+
+// load follows the channels of the device's cursors. What is stored between the read of the cursors and the moment
+// when a channel is followed is announced to nobody here; so the channels' ends are read once more after it.
 func (s *Subscription) load(ctx context.Context) error {
 	s.hub.flushAcks(ctx) // What this process knows as acknowledged is not sent again.
 	cursors, err := s.hub.store.Cursors(ctx, s.device)
 	if err != nil {
 		return err
 	}
-	s.hub.mu.Lock()
-	defer s.hub.mu.Unlock()
-	if s.hub.devices[s.device] != s {
-		return nil // Replaced; its context is ending.
+	s.hub.adopt(s, cursors)
+	ends, err := s.hub.lastSeqs(ctx, s.unasked)
+	for channel, seq := range ends {
+		s.behind(channel, seq)
 	}
-	for _, c := range cursors {
-		s.hub.follow(s, c.ChannelID, c.AckedSeq)
-		s.behind(c.ChannelID, c.LastSeq)
+	if err == nil {
+		s.unasked = nil
 	}
-	return nil
+	return err
 }
 
-// follow starts a channel at after; of a channel that is followed already it only moves the start forward while
-// nothing has been pushed.
-func (s *Subscription) follow(channel ids.ID, after uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p, ok := s.positions[channel]
-	if !ok {
-		p = &position{sent: after, stored: after}
-		s.positions[channel] = p
-		s.order = append(s.order, channel)
-	}
-	if p.prev == 0 && after > p.sent {
-		p.sent, p.stored = after, max(p.stored, after)
-	}
-}
-
-// behind notes a channel's end as the database has it.
-func (s *Subscription) behind(channel ids.ID, stored uint64) {
-	s.mu.Lock()
-	if p, ok := s.positions[channel]; ok && stored > p.stored {
-		p.stored = stored
-	}
-	s.mu.Unlock()
-	s.signal()
-}
-
-// post puts a stored message into the mailbox; from a full one it is left to be read from the database.
-func (s *Subscription) post(m *store.Message) {
-	s.mu.Lock()
-	if p, ok := s.positions[m.ChannelID]; ok {
-		p.stored = max(p.stored, m.Seq)
-		if len(s.mailbox) < mailboxMessages && s.mailboxSize+len(m.Payload) <= mailboxBytes {
-			s.mailbox = append(s.mailbox, m)
-			s.mailboxSize += len(m.Payload)
-		}
-	}
-	s.mu.Unlock()
-	s.signal()
-}
-
-func (s *Subscription) signal() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (s *Subscription) channels() []ids.ID {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.order)
-}
-
-// live pushes from the mailbox until some channel needs the database.
+// live pushes from the mailbox until something has to be read from the database.
 func (s *Subscription) live(ctx context.Context) error {
 	for {
 		m, mustRead := s.next()
@@ -217,93 +159,70 @@ func (s *Subscription) live(ctx context.Context) error {
 	}
 }
 
-// next takes the mailbox's first message that is its channel's next. With an empty mailbox it reports whether some
-// channel goes on beyond what was pushed.
-func (s *Subscription) next() (m *store.Message, mustRead bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.mailbox) > 0 {
-		m := s.mailbox[0]
-		p := s.positions[m.ChannelID]
-		if m.Seq > p.sent+1 {
-			return nil, true // Something before it is missing here.
-		}
-		s.mailbox[0] = nil
-		s.mailbox = s.mailbox[1:]
-		s.mailboxSize -= len(m.Payload)
-		if m.Seq == p.sent+1 {
-			return m, false
-		}
-	}
-	s.mailbox = nil
-	for _, p := range s.positions {
-		if p.stored > p.sent {
-			return nil, true
-		}
-	}
-	return nil, false
-}
-
-// catchUp pushes from the database until no channel has more, and returns how many deliveries that were.
-func (s *Subscription) catchUp(ctx context.Context) (n uint64, err error) {
+// catchUp pushes from the database, a page of each channel in turn, until no channel has more.
+func (s *Subscription) catchUp(ctx context.Context) error {
 	for {
-		channel, after, ok := s.unread()
+		if s.takeReload() {
+			if err := s.retry(ctx, s.load); err != nil {
+				return err
+			}
+		}
+		if err := s.tellCaughtUp(ctx); err != nil {
+			return err
+		}
+		channel, after, end, ok := s.unread()
 		if !ok {
-			return n, nil
+			return nil
 		}
-		k, err := s.readOn(ctx, channel, after)
-		n += k
-		if err != nil {
-			return n, err
+		if err := s.readOn(ctx, channel, after, end); err != nil {
+			return err
 		}
 	}
 }
 
-// unread returns the first channel, the inbox before all others, whose end lies beyond what was pushed.
-func (s *Subscription) unread() (channel ids.ID, after uint64, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.order {
-		if p := s.positions[c]; p.stored > p.sent {
-			return c, p.sent, true
-		}
+// tellCaughtUp pushes the marker once everything that was stored at the beginning has been pushed.
+func (s *Subscription) tellCaughtUp(ctx context.Context) error {
+	if s.caughtUp || !s.reachedGoals() {
+		return nil
 	}
-	return ids.ID{}, 0, false
+	s.caughtUp = true
+	return s.push(ctx, &wire.CaughtUp{Deliveries: s.pushed})
 }
 
-// readOn pushes one page of a channel.
-func (s *Subscription) readOn(ctx context.Context, channel ids.ID, after uint64) (n uint64, err error) {
-	end := s.end(channel)
+// readOn pushes one page of a channel, which is known to reach to end.
+func (s *Subscription) readOn(ctx context.Context, channel ids.ID, after, end uint64) error {
 	var page []*store.Message
+	var broken error
 	if err := s.retry(ctx, func(ctx context.Context) (err error) {
 		page, err = s.hub.store.ReadMessages(ctx, channel, after, pageMessages, pageBytes, s.hub.now())
+		if err != nil && !errors.Is(err, store.ErrUnavailable) {
+			broken, err = err, nil // Reading again would not help.
+		}
 		return err
 	}); err != nil {
-		return 0, err
+		return err
 	}
 	for _, m := range page {
 		if err := s.deliver(ctx, m, "stored"); err != nil {
-			return n, err
+			return err
 		}
-		n++
 	}
-	if len(page) == 0 {
+	switch {
+	case broken != nil:
+		s.holdBack(ctx, channel, broken)
+	case len(page) == 0:
 		s.skip(channel, end) // The rest has expired.
 	}
-	return n, nil
+	return nil
 }
 
-func (s *Subscription) end(channel ids.ID) uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.positions[channel].stored
-}
-
-func (s *Subscription) skip(channel ids.ID, seq uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.positions[channel]
-	p.sent = max(p.sent, seq)
+// holdBack stops a channel before a row that cannot be read. To go on behind it would lose a message without anybody
+// noticing; the other channels go on.
+func (s *Subscription) holdBack(ctx context.Context, channel ids.ID, why error) {
+	after := s.hold(channel, s.hub.now().Add(holdTime))
+	s.hub.metrics.DeliveriesHeld.Inc()
+	s.hub.log.ErrorContext(ctx, "a stored message cannot be read; its channel is held back from the device until the row is repaired or deleted",
+		"device", s.device, "channel", channel, "after", after, "retry", holdTime, "error", why)
 }
 
 // deliver waits for credit and pushes one message.
@@ -323,18 +242,12 @@ func (s *Subscription) deliver(ctx context.Context, m *store.Message, path strin
 	if err := s.push(ctx, d); err != nil {
 		return err
 	}
+	s.pushed++
 	s.hub.metrics.Deliveries.WithLabelValues(path).Inc()
 	if m.Kind == store.MessageWelcome && !s.follows(m.AboutChannel) {
-		return s.retry(ctx, s.load) // The Welcome was stored by another replica: its channel is new here.
+		s.askReload() // The Welcome was stored by another replica: its channel is new here.
 	}
 	return nil
-}
-
-func (s *Subscription) follows(channel ids.ID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.positions[channel]
-	return ok
 }
 
 // reserve takes credit for a message, moves its channel's position and returns the sequence pushed before it.
@@ -351,49 +264,16 @@ func (s *Subscription) reserve(ctx context.Context, m *store.Message, size int) 
 	}
 }
 
-func (s *Subscription) tryReserve(m *store.Message, size int) (prev uint64, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.inFlight >= s.credit || s.inFlight > 0 && s.inFlightSize+size > creditBytes {
-		return 0, false
-	}
-	s.inFlight++
-	s.inFlightSize += size
-	p := s.positions[m.ChannelID]
-	prev = p.prev
-	p.sent, p.prev, p.stored = m.Seq, m.Seq, max(p.stored, m.Seq)
-	p.pending = append(p.pending, flying{m.Seq, size})
-	return prev, true
-}
-
 // Ack takes cumulative acknowledgements, all or none: one beyond what was pushed refuses the whole request.
 func (s *Subscription) Ack(acks []wire.Ack) error {
-	s.mu.Lock()
-	for _, a := range acks {
-		if p, ok := s.positions[a.ChannelID]; !ok || a.Seq > p.sent {
-			s.mu.Unlock()
-			return wire.Errorf(wire.CodeInvalidCursor, "sequence %d of channel %s was not delivered here", a.Seq, a.ChannelID)
-		}
+	if err := s.settleAll(acks); err != nil {
+		return err
 	}
-	for _, a := range acks {
-		s.settle(s.positions[a.ChannelID], a.Seq)
-	}
-	s.mu.Unlock()
 	for _, a := range acks {
 		s.hub.acknowledge(s.device, a.ChannelID, a.Seq)
 	}
 	s.signal()
 	return nil
-}
-
-// settle needs s.mu.
-func (s *Subscription) settle(p *position, seq uint64) {
-	i := 0
-	for ; i < len(p.pending) && p.pending[i].seq <= seq; i++ {
-		s.inFlight--
-		s.inFlightSize -= p.pending[i].size
-	}
-	p.pending = p.pending[i:]
 }
 
 var kinds = map[store.MessageKind]wire.DeliveryKind{

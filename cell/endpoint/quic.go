@@ -2,11 +2,12 @@ package endpoint
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -23,7 +24,7 @@ const (
 	streamWindow      = 256 << 10
 	connectionWindow  = 1 << 20
 	maxStreamWindow   = 8 << 20
-	uniStreams        = 8
+	closePatience     = 5 * time.Second // For sessions to end before their connections are cut.
 )
 
 // QUIC is the endpoint that clients connect to.
@@ -33,16 +34,21 @@ type QUIC struct {
 	listener  *quic.Listener
 	services  *session.Services
 	metrics   *telemetry.Metrics
-	log       *slog.Logger
 
 	mu       sync.Mutex
 	sessions map[*session.Session]struct{}
-	running  sync.WaitGroup
+	serving  chan struct{} // Closed when Serve ends; nil before it began.
+	closed   bool
+	running  sync.WaitGroup // Sessions; grows only while Serve runs.
 }
 
 // Listen opens the UDP address. Serve accepts. reset keys the stateless resets (RFC 9000 §10.3) by which clients of a
 // process that died learn from its successor at the same address that their connection is gone.
 func Listen(address string, c *Certificate, reset quic.StatelessResetKey, services *session.Services) (*QUIC, error) {
+	return listen(address, TLSConfig(c), reset, services)
+}
+
+func listen(address string, config *tls.Config, reset quic.StatelessResetKey, services *session.Services) (*QUIC, error) {
 	udp, err := net.ResolveUDPAddr("udp", address)
 	if err != nil {
 		return nil, fmt.Errorf("the UDP address %q: %w", address, err)
@@ -51,8 +57,10 @@ func Listen(address string, c *Certificate, reset quic.StatelessResetKey, servic
 	if err != nil {
 		return nil, fmt.Errorf("listening on UDP %s: %w", address, err)
 	}
-	transport := &quic.Transport{Conn: socket, StatelessResetKey: &reset} // The bare socket: wrapped, quic-go loses segmentation offload.
-	listener, err := transport.Listen(TLSConfig(c), &quic.Config{
+	q := &QUIC{socket: socket, services: services, metrics: services.Metrics, sessions: map[*session.Session]struct{}{}}
+	// The bare socket: wrapped, quic-go loses segmentation offload.
+	q.transport = &quic.Transport{Conn: socket, StatelessResetKey: &reset, ConnContext: q.watchHandshake}
+	q.listener, err = q.transport.Listen(config, &quic.Config{
 		HandshakeIdleTimeout:           handshakePatience,
 		MaxIdleTimeout:                 idle,
 		KeepAlivePeriod:                keepAlive,
@@ -61,13 +69,28 @@ func Listen(address string, c *Certificate, reset quic.StatelessResetKey, servic
 		InitialConnectionReceiveWindow: connectionWindow,
 		MaxConnectionReceiveWindow:     2 * maxStreamWindow,
 		MaxIncomingStreams:             1,
-		MaxIncomingUniStreams:          uniStreams,
+		MaxIncomingUniStreams:          session.LargeStreams,
 	})
 	if err != nil {
-		return nil, errors.Join(err, transport.Close(), socket.Close())
+		return nil, errors.Join(err, q.transport.Close(), socket.Close())
 	}
-	return &QUIC{socket: socket, transport: transport, listener: listener, services: services, metrics: services.Metrics,
-		log: services.Log, sessions: map[*session.Session]struct{}{}}, nil
+	return q, nil
+}
+
+// handshake is one connection's, from its first packet on.
+type handshake struct{ done atomic.Bool }
+
+type handshakeKey struct{}
+
+// watchHandshake counts connections that end before they are accepted.
+func (q *QUIC) watchHandshake(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
+	h := &handshake{}
+	context.AfterFunc(ctx, func() {
+		if !h.done.Load() {
+			q.metrics.Handshakes.WithLabelValues("failed").Inc()
+		}
+	})
+	return context.WithValue(ctx, handshakeKey{}, h), nil
 }
 
 // Addr is the address that is listened on.
@@ -76,6 +99,11 @@ func (q *QUIC) Addr() net.Addr { return q.socket.LocalAddr() }
 // Serve accepts connections until Drain or Close. Each is handed to a goroutine of its own at once: the queue of
 // handshakes is short.
 func (q *QUIC) Serve(ctx context.Context) error {
+	done := make(chan struct{})
+	defer close(done)
+	if !q.begin(done) {
+		return nil
+	}
 	for {
 		conn, err := q.listener.Accept(ctx)
 		if errors.Is(err, quic.ErrServerClosed) || ctx.Err() != nil {
@@ -84,34 +112,74 @@ func (q *QUIC) Serve(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("accepting connections: %w", err)
 		}
+		if h, ok := conn.Context().Value(handshakeKey{}).(*handshake); ok {
+			h.done.Store(true)
+		}
 		q.metrics.Handshakes.WithLabelValues("ok").Inc()
 		s := session.New(q.services, conn)
-		q.mu.Lock()
-		q.sessions[s] = struct{}{}
-		q.mu.Unlock()
+		q.register(s)
 		q.running.Go(func() {
+			defer q.unregister(s)
 			s.Serve(ctx)
-			q.mu.Lock()
-			delete(q.sessions, s)
-			q.mu.Unlock()
 		})
 	}
 }
 
-// Drain takes no new connections, asks the clients to leave within grace and waits until they have, or grace is over.
-func (q *QUIC) Drain(ctx context.Context, grace time.Duration) {
-	_ = q.listener.Close() // Live connections stay.
+// begin notes that Serve runs; false when the endpoint is closed already.
+func (q *QUIC) begin(done chan struct{}) bool {
 	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	q.serving = done
+	return true
+}
+
+func (q *QUIC) register(s *session.Session) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.sessions[s] = struct{}{}
+}
+
+func (q *QUIC) unregister(s *session.Session) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.sessions, s)
+}
+
+// stopAccepting returns the sessions there are; there will be no more.
+func (q *QUIC) stopAccepting() ([]*session.Session, error) {
+	q.mu.Lock()
+	q.closed = true
+	serving := q.serving
+	q.mu.Unlock()
+	err := q.listener.Close() // Live connections stay.
+	if serving != nil {
+		<-serving // It takes what was in the queue, and ends.
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	open := make([]*session.Session, 0, len(q.sessions))
 	for s := range q.sessions {
 		open = append(open, s)
 	}
-	q.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, grace+time.Second)
-	defer cancel()
+	return open, err
+}
+
+// Drain takes no new connections, asks the clients to leave within grace and waits until they have, or grace is over.
+func (q *QUIC) Drain(ctx context.Context, grace time.Duration) {
+	open, _ := q.stopAccepting() // Close reports the error.
 	for _, s := range open {
-		go s.GoAway(ctx, wire.GoAwayDraining, grace)
+		go s.GoAway(wire.GoAwayDraining, grace)
 	}
+	q.wait(ctx, grace+time.Second)
+}
+
+// wait returns when all sessions have ended, but not later than patience from now.
+func (q *QUIC) wait(ctx context.Context, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	left := make(chan struct{})
 	go func() {
 		q.running.Wait()
@@ -123,9 +191,14 @@ func (q *QUIC) Drain(ctx context.Context, grace time.Duration) {
 	}
 }
 
-// Close ends every connection and waits for its session.
+// Close ends every connection, telling its client, and waits for the sessions.
 func (q *QUIC) Close() error {
-	err := errors.Join(q.listener.Close(), q.transport.Close())
+	open, err := q.stopAccepting()
+	for _, s := range open {
+		s.Close()
+	}
+	q.wait(context.Background(), closePatience)
+	err = errors.Join(err, q.transport.Close())
 	q.running.Wait()
 	return errors.Join(err, q.socket.Close())
 }

@@ -4,7 +4,6 @@ package endpoint
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -15,9 +14,11 @@ import (
 // ALPN is the protocol that clients must ask for.
 const ALPN = "qpq/1"
 
-// Suites are the TLS 1.3 cipher suites that are taken. Go offers a fixed list, so the choice is enforced when a
+// Suites returns the TLS 1.3 cipher suites that are taken. Go offers a fixed list, so the choice is enforced when a
 // handshake is verified.
-var Suites = []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256}
+func Suites() []uint16 {
+	return []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256}
+}
 
 // Certificate is the cell's certificate with the CA's appended, so that clients can pin the CA; it is read anew by
 // Reload.
@@ -46,31 +47,28 @@ func (c *Certificate) Reload() error {
 	if err != nil {
 		return errors.New("the certificate and its key are no PEM pair that belongs together")
 	}
-	if cert.Leaf == nil {
-		if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
-			return fmt.Errorf("parsing the certificate: %w", err)
-		}
-	}
 	c.current.Store(&cert)
 	return nil
 }
 
 // TLSConfig is TLS 1.3 only, hybrid key exchange preferred, ALPN required.
-func TLSConfig(c *Certificate) *tls.Config {
+func TLSConfig(c *Certificate) *tls.Config { return tlsConfig(c, Suites()) }
+
+func tlsConfig(c *Certificate, suites []uint16) *tls.Config {
 	return &tls.Config{
 		MinVersion:       tls.VersionTLS13,
 		NextProtos:       []string{ALPN},
 		CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.X25519},
 		GetCertificate:   func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current.Load(), nil },
-		VerifyConnection: verifyConnection,
+		VerifyConnection: func(s tls.ConnectionState) error { return verifyConnection(s, suites) },
 	}
 }
 
-func verifyConnection(s tls.ConnectionState) error {
+func verifyConnection(s tls.ConnectionState, suites []uint16) error {
 	switch {
 	case s.Version != tls.VersionTLS13:
 		return fmt.Errorf("TLS version %s is not taken, only TLS 1.3", tls.VersionName(s.Version))
-	case !slices.Contains(Suites, s.CipherSuite):
+	case !slices.Contains(suites, s.CipherSuite):
 		return fmt.Errorf("cipher suite %s is not taken", tls.CipherSuiteName(s.CipherSuite))
 	case s.NegotiatedProtocol != ALPN:
 		return fmt.Errorf("ALPN %q is not taken, only %q", s.NegotiatedProtocol, ALPN)

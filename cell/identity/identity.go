@@ -27,6 +27,7 @@ import (
 type Service struct {
 	store  *store.Store
 	opaque *opaque.Server
+	fake   *opaque.ClientRecord // Answers for names that do not exist.
 	tokens tokens
 	policy func() *policy.Policy
 	now    func() time.Time
@@ -39,7 +40,12 @@ func New(s *store.Store, keys *cellkeys.Keys, p func() *policy.Policy, now func(
 	if err != nil {
 		return nil, err
 	}
-	return &Service{store: s, opaque: server, tokens: tokens{keys.Tokens}, policy: p, now: now, log: log}, nil
+	// One for all: making one takes longer than finding a real one, which would show. What a client sees of it is masked anew each time.
+	fake, err := opaqueconf.Configuration().GetFakeRecord(nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{store: s, opaque: server, fake: fake, tokens: tokens{keys.Tokens}, policy: p, now: now, log: log}, nil
 }
 
 // SignupStart answers an OPAQUE registration request; whether the name is free shows at SignupFinish.
@@ -164,8 +170,7 @@ func (s *Service) LoginStart(ctx context.Context, r *wire.LoginStartRequest) (*w
 func (s *Service) record(ctx context.Context, name string) (store.Account, *opaque.ClientRecord, bool, error) {
 	account, err := s.store.AccountByName(ctx, name)
 	if errors.Is(err, store.ErrNotFound) {
-		fake, err := opaqueconf.Configuration().GetFakeRecord([]byte(name))
-		return store.Account{}, fake, false, err
+		return store.Account{}, &opaque.ClientRecord{RegistrationRecord: s.fake.RegistrationRecord, CredentialIdentifier: []byte(name)}, false, nil
 	}
 	if err != nil {
 		return store.Account{}, nil, false, err
@@ -215,16 +220,32 @@ func (s *Service) startDevice(ctx context.Context, cert *devicecert.Certificate,
 	d, err := s.store.Device(ctx, cert.DeviceID)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		s.log.InfoContext(ctx, "device added", "account", cert.AccountID, "device", cert.DeviceID)
-		return s.store.AddDevice(ctx, device(cert, name, now), session)
+		return s.addDevice(ctx, cert, name, session, now)
 	case err != nil:
 		return err
 	case d.AccountID != cert.AccountID || !d.Key.Equal(cert.DeviceKey):
-		return wire.Errorf(wire.CodeAlreadyExists, "that device id is taken; make a new one").With("field", "certificate")
+		return errDeviceTaken()
 	case d.Revoked:
 		return errRevoked()
 	}
 	return s.store.CreateSession(ctx, session)
+}
+
+func (s *Service) addDevice(ctx context.Context, cert *devicecert.Certificate, name string, session store.Session, now time.Time) error {
+	err := s.store.AddDevice(ctx, device(cert, name, now), session, wire.MaxDevices)
+	switch {
+	case errors.Is(err, store.ErrExists): // Made at this moment by another call, or the id of something else.
+		return errDeviceTaken()
+	case errors.Is(err, store.ErrTooMany):
+		return wire.Errorf(wire.CodePermissionDenied, "the account has %d devices, and no more are taken; use one of them", wire.MaxDevices)
+	case err == nil:
+		s.log.InfoContext(ctx, "device added", "account", cert.AccountID, "device", cert.DeviceID)
+	}
+	return err
+}
+
+func errDeviceTaken() *wire.Error {
+	return wire.Errorf(wire.CodeAlreadyExists, "that device id is taken; make a new one").With("field", "certificate")
 }
 
 func errRevoked() *wire.Error {

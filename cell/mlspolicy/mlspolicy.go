@@ -79,6 +79,10 @@ func KeyPackage(b []byte, device, account ids.ID, root ed25519.PublicKey, now ti
 }
 
 func suiteOr(err error, code wire.Code) *wire.Error {
+	var e *wire.Error
+	if errors.As(err, &e) {
+		return e
+	}
 	if errors.Is(err, mls.ErrUnsupportedSuite) {
 		return wire.Errorf(wire.CodeUnsupportedSuite, "only cipher suite 0x%04x (MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519) is taken", mls.SuiteX25519AES128GCMSHA256Ed25519)
 	}
@@ -90,6 +94,7 @@ type Member struct{ AccountID, DeviceID ids.ID }
 
 // members is a mls.CredentialValidator that notes every leaf, each device once, each account under one root key.
 type members struct {
+	most  int
 	list  []Member
 	seen  map[ids.ID]ed25519.PublicKey
 	roots map[ids.ID]ed25519.PublicKey
@@ -107,6 +112,8 @@ func (m *members) ValidateCredential(cred mls.Credential, key ed25519.PublicKey)
 		return errors.New("one device appears with two keys")
 	case m.roots[c.AccountID] != nil && !m.roots[c.AccountID].Equal(c.RootKey):
 		return errors.New("one account appears under two root keys")
+	case len(m.list) == m.most: // Before the work of verifying them all.
+		return wire.Errorf(wire.CodeInvalidArgument, "the group has more than %d devices: its creator and one for each Welcome", m.most).With("field", "welcomes")
 	}
 	m.seen[c.DeviceID], m.roots[c.AccountID] = c.DeviceKey, c.RootKey
 	m.list = append(m.list, Member{c.AccountID, c.DeviceID})
@@ -120,8 +127,12 @@ type Group struct {
 	Roots   map[ids.ID]ed25519.PublicKey // By account.
 }
 
-// GroupInfo checks a GroupInfo of a channel's generation as a joiner would and returns who is in the group.
-func GroupInfo(b []byte, channel ids.ID, generation uint32) (*Group, error) {
+// firstEpoch is the epoch of a group's creation: the creator adds everybody else in one Commit.
+const firstEpoch = 1
+
+// GroupInfo checks the GroupInfo that creates a channel's generation as a joiner would and returns who is in the
+// group: at most most devices.
+func GroupInfo(b []byte, channel ids.ID, generation uint32, most int) (*Group, error) {
 	m, err := mls.ParseMessage(b)
 	if err != nil {
 		return nil, suiteOr(err, wire.CodeInvalidMessage)
@@ -132,7 +143,10 @@ func GroupInfo(b []byte, channel ids.ID, generation uint32) (*Group, error) {
 	if err := inGroup(m.GroupInfo.GroupID(), channel, generation); err != nil {
 		return nil, err
 	}
-	v := &members{seen: map[ids.ID]ed25519.PublicKey{}, roots: map[ids.ID]ed25519.PublicKey{}}
+	if epoch := m.GroupInfo.Epoch(); epoch != firstEpoch {
+		return nil, wire.Errorf(wire.CodeInvalidMessage, "the GroupInfo is of epoch %d; a group is created at epoch %d, everybody added in one Commit", epoch, firstEpoch)
+	}
+	v := &members{most: most, seen: map[ids.ID]ed25519.PublicKey{}, roots: map[ids.ID]ed25519.PublicKey{}}
 	if err := m.GroupInfo.Verify(nil, v); err != nil {
 		return nil, suiteOr(err, wire.CodeInvalidMessage)
 	}

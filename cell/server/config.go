@@ -5,6 +5,8 @@ package server
 import (
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -64,9 +66,9 @@ func (c *Config) check() error {
 	if c.Version != Version {
 		errs = append(errs, fmt.Errorf("version: write %q", Version))
 	}
-	for name, value := range map[string]string{"keysFile": c.KeysFile, "policyFile": c.PolicyFile, "certFile": c.CertFile, "keyFile": c.KeyFile} {
-		if value == "" {
-			errs = append(errs, fmt.Errorf("%s: write the path of a file", name))
+	for _, f := range []struct{ name, value string }{{"keysFile", c.KeysFile}, {"policyFile", c.PolicyFile}, {"certFile", c.CertFile}, {"keyFile", c.KeyFile}} {
+		if f.value == "" {
+			errs = append(errs, fmt.Errorf("%s: write the path of a file", f.name))
 		}
 	}
 	c.Listen, c.OpsListen = or(c.Listen, ":4201"), or(c.OpsListen, ":8080")
@@ -78,7 +80,31 @@ func (c *Config) check() error {
 		}
 		c.drain = d
 	}
+	if _, err := c.level(); err != nil {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
+}
+
+// level is LogLevel as log/slog has it.
+func (c *Config) level() (slog.Level, error) {
+	switch c.LogLevel {
+	case "debug":
+		return slog.LevelDebug, nil
+	case "", "info":
+		return slog.LevelInfo, nil
+	case "warn":
+		return slog.LevelWarn, nil
+	case "error":
+		return slog.LevelError, nil
+	}
+	return 0, errors.New("logLevel: write debug, info, warn or error")
+}
+
+// Logger writes what LogLevel asks for to w, one JSON object a line.
+func (c *Config) Logger(w io.Writer) *slog.Logger {
+	level, _ := c.level() // LoadConfig has checked it.
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
 func or(value, otherwise string) string {
@@ -100,5 +126,9 @@ func (c *Config) databaseURI() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("reading the database's connection string: %w", err)
 	}
-	return strings.TrimSpace(string(b)), nil
+	uri := strings.TrimSpace(string(b))
+	if uri == "" {
+		return "", fmt.Errorf("%s is empty: write a PostgreSQL connection string into it, such as postgres://USER:PASSWORD@HOST/DATABASE", c.DatabaseURIFile)
+	}
+	return uri, nil
 }

@@ -3,9 +3,10 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
-	"quicproquo.dev/cell/endpoint"
+	"quicproquo.dev/cell/policy"
 )
 
 const (
@@ -16,80 +17,135 @@ const (
 	reloadEvery     = 10 * time.Second
 )
 
-// maintain makes the partitions that are needed next and removes what has expired.
-func (s *Server) maintain(ctx context.Context) error {
-	now, kept := time.Now(), s.policy.current().Retention
-	err := s.store.EnsurePartitions(ctx, now, partitionsAhead, []time.Duration{time.Duration(kept.Messages), time.Duration(kept.Inbox)}, time.Duration(kept.DedupWindow))
-	if err != nil {
-		return err
-	}
-	dropped, err := s.store.DropExpiredPartitions(ctx, now, time.Duration(kept.DedupWindow))
+// prepare makes the partitions that messages and delivery ids need next under p. Without them nothing can be stored.
+func (s *Server) prepare(ctx context.Context, p *policy.Policy) error {
+	kept := p.Retention
+	return s.store.EnsurePartitions(ctx, time.Now(), partitionsAhead,
+		[]time.Duration{time.Duration(kept.Messages), time.Duration(kept.Inbox)}, time.Duration(kept.DedupWindow))
+}
+
+// sweep removes what has expired. What cannot be removed now, because a backup reads it, waits.
+func (s *Server) sweep(ctx context.Context) error {
+	now := time.Now()
+	dropped, err := s.store.DropExpiredPartitions(ctx, now, time.Duration(s.policy.current().Retention.DedupWindow))
 	if len(dropped) > 0 {
-		s.log.InfoContext(ctx, "expired partitions removed", "partitions", dropped)
+		s.log.InfoContext(ctx, "expired partitions removed", "partitions", slices.Sorted(slices.Values(dropped)))
 	}
 	return errors.Join(err, s.store.SweepKeyPackages(ctx, now, now.Add(-claimsKept)), s.store.SweepSessions(ctx, now))
 }
 
-// housekeep maintains the database and watches it, until ctx ends.
-func (s *Server) housekeep(ctx context.Context) {
-	sweep, check := time.NewTicker(housekeepEvery), time.NewTicker(databaseEvery)
-	defer sweep.Stop()
-	defer check.Stop()
-	s.checkDatabase(ctx)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-check.C:
-			s.checkDatabase(ctx)
-		case <-sweep.C:
-			if err := s.maintain(ctx); err != nil && ctx.Err() == nil {
-				s.metrics.PartitionsFailed.Inc()
-				s.log.ErrorContext(ctx, "database maintenance failed; it is tried again", "error", err)
-			}
-		}
+// maintain is one round of both.
+func (s *Server) maintain(ctx context.Context) {
+	err := errors.Join(s.prepare(ctx, s.policy.current()), s.sweep(ctx))
+	if err != nil && ctx.Err() == nil {
+		s.metrics.PartitionsFailed.Inc()
+		s.log.ErrorContext(ctx, "database maintenance failed; it is tried again", "error", err)
 	}
 }
 
-func (s *Server) checkDatabase(ctx context.Context) {
+// housekeep maintains the database until ctx ends.
+func (s *Server) housekeep(ctx context.Context) {
+	every(ctx, housekeepEvery, func() { s.maintain(ctx) })
+}
+
+// watchDatabase checks the database and logs when it goes and when it is back, until ctx ends.
+func (s *Server) watchDatabase(ctx context.Context) {
+	away := false
+	every(ctx, databaseEvery, func() {
+		err := s.pingDatabase(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil && !away:
+			away = true
+			s.log.ErrorContext(ctx, "the database is away; requests that need it are answered busy", "error", err)
+		case err == nil && away:
+			away = false
+			s.log.InfoContext(ctx, "the database is back")
+		}
+	})
+}
+
+func (s *Server) pingDatabase(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, databaseEvery)
 	defer cancel()
 	if err := s.store.Ping(ctx); err != nil {
 		s.metrics.DatabaseUp.Set(0)
-		return
+		return err
 	}
 	s.metrics.DatabaseUp.Set(1)
+	return nil
 }
 
-// reload reads the policy and the certificate again when their files change, until ctx ends. Mounted files change by
-// a swapped symbolic link, which is why their content is compared rather than watched.
-func (s *Server) reload(ctx context.Context, cert *endpoint.Certificate) {
-	tick := time.NewTicker(reloadEvery)
+// every calls f now and then once each period, until ctx ends.
+func every(ctx context.Context, period time.Duration, f func()) {
+	tick := time.NewTicker(period)
 	defer tick.Stop()
 	for {
+		f()
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			s.reloadPolicy(ctx)
-			if err := cert.Reload(); err != nil {
-				s.log.ErrorContext(ctx, "the certificate was not replaced", "error", err)
-			}
 		}
 	}
 }
 
-func (s *Server) reloadPolicy(ctx context.Context) {
-	changed, err := s.policy.reload()
-	switch {
-	case err != nil:
+// watchFiles reads the policy and the certificate again every few seconds, until ctx ends. Mounted files change by a
+// swapped symbolic link, which is why their content is compared rather than watched.
+func (s *Server) watchFiles(ctx context.Context) {
+	every(ctx, reloadEvery, func() { s.Reload(ctx) })
+}
+
+// Reload takes the policy and the certificate as they are in their files now. What is invalid, or cannot be used yet,
+// never replaces what is in use. The running server calls it every few seconds itself.
+func (s *Server) Reload(ctx context.Context) {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	s.policyProblem.note(ctx, s, "the policy was not replaced", s.reloadPolicy(ctx), func() {
 		s.metrics.PolicyReloads.WithLabelValues("invalid").Inc()
-		s.log.ErrorContext(ctx, "the policy was not replaced", "error", err)
-	case changed:
-		s.metrics.PolicyReloads.WithLabelValues("ok").Inc()
-		s.log.InfoContext(ctx, "policy replaced", "policy", s.policy.hash())
-		if err := s.maintain(ctx); err != nil {
-			s.log.ErrorContext(ctx, "preparing partitions for the new policy failed; it is tried again", "error", err)
-		}
+	})
+	s.certProblem.note(ctx, s, "the certificate was not replaced", s.cert.Reload(), func() {})
+}
+
+// reloadPolicy has the partitions of a new policy before the policy itself: a message must never find no place.
+func (s *Server) reloadPolicy(ctx context.Context) error {
+	p, err := s.policy.changed()
+	if err != nil || p == nil {
+		return err
 	}
+	if err := s.prepare(ctx, p); err != nil {
+		s.log.WarnContext(ctx, "preparing partitions for a new policy failed; it is tried again", "error", err)
+		return nil
+	}
+	s.policy.use(p)
+	s.metrics.PolicyReloads.WithLabelValues("ok").Inc()
+	s.log.InfoContext(ctx, "policy replaced", "policy", s.policy.hash())
+	s.noteUnserved(ctx)
+	return nil
+}
+
+// noteUnserved says what a policy asks for in vain.
+func (s *Server) noteUnserved(ctx context.Context) {
+	p := s.policy.current()
+	if p.Contacts != policy.ContactsOpen {
+		s.log.WarnContext(ctx, "this release does not enforce the policy's contacts: every account may open a direct channel to any other", "contacts", p.Contacts)
+	}
+	if !p.Retention.History {
+		s.log.WarnContext(ctx, "this release keeps messages for the policy's retention, also after every device has acknowledged them", "history", p.Retention.History)
+	}
+}
+
+// problem is what was wrong at the last look; it is logged and counted when it is another than before.
+type problem struct{ last string }
+
+func (p *problem) note(ctx context.Context, s *Server, what string, err error, count func()) {
+	now := ""
+	if err != nil {
+		now = err.Error()
+	}
+	if now != "" && now != p.last {
+		count()
+		s.log.ErrorContext(ctx, what, "error", err)
+	}
+	p.last = now
 }

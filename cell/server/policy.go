@@ -40,15 +40,14 @@ func (f *policyFile) current() *policy.Policy { return f.value.Load() }
 
 func (f *policyFile) hash() string { return f.current().Hash() }
 
-// reload reads the file again and reports whether the policy changed. An invalid file never replaces a good one.
-func (f *policyFile) reload() (changed bool, err error) {
+// changed reads the file again and returns the policy in it, or nil when that is the one in use.
+func (f *policyFile) changed() (*policy.Policy, error) {
 	p, err := readPolicy(f.path)
-	if err != nil {
-		return false, err
+	if err != nil || p.Hash() == f.hash() {
+		return nil, err
 	}
-	if p.Hash() == f.hash() {
-		return false, nil
-	}
-	f.value.Store(p)
-	return true, nil
+	return p, nil
 }
+
+// use makes p the policy in use.
+func (f *policyFile) use(p *policy.Policy) { f.value.Store(p) }

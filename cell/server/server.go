@@ -37,6 +37,10 @@ type Server struct {
 	hub     *delivery.Hub
 	quic    *endpoint.QUIC
 	ops     *endpoint.Ops
+	cert    *endpoint.Certificate
+
+	reloading                  sync.Mutex
+	policyProblem, certProblem problem
 
 	ready   atomic.Bool
 	stop    context.CancelFunc // Ends what runs in the background.
@@ -72,9 +76,10 @@ func (s *Server) start(ctx context.Context, release Release) error {
 	if err := s.store.CheckCompatible(ctx); err != nil {
 		return err
 	}
-	if err := s.maintain(ctx); err != nil {
+	if err := s.prepare(ctx, s.policy.current()); err != nil {
 		return fmt.Errorf("preparing partitions: %w", err)
 	}
+	s.noteUnserved(ctx)
 	services, err := s.services(ctx, cellKeys, release)
 	if err != nil {
 		return err
@@ -96,7 +101,11 @@ func openStore(ctx context.Context, c *Config, k *cellkeys.Keys) (*store.Store, 
 	if err != nil {
 		return nil, err
 	}
-	return store.Open(ctx, store.Options{URI: uri, Sealer: sealer})
+	st, err := store.Open(ctx, store.Options{URI: uri, Sealer: sealer})
+	if errors.Is(err, store.ErrUnavailable) {
+		return nil, fmt.Errorf("%w; check the connection string and that PostgreSQL lets this server in", err)
+	}
+	return st, err
 }
 
 func (s *Server) services(ctx context.Context, k *cellkeys.Keys, release Release) (*session.Services, error) {
@@ -128,11 +137,11 @@ func (s *Server) services(ctx context.Context, k *cellkeys.Keys, release Release
 
 // listen opens both ports and starts what runs in the background.
 func (s *Server) listen(services *session.Services, k *cellkeys.Keys) error {
-	cert, err := endpoint.LoadCertificate(s.config.CertFile, s.config.KeyFile)
-	if err != nil {
+	var err error
+	if s.cert, err = endpoint.LoadCertificate(s.config.CertFile, s.config.KeyFile); err != nil {
 		return err
 	}
-	if s.quic, err = endpoint.Listen(s.config.Listen, cert, resetKey(k), services); err != nil {
+	if s.quic, err = endpoint.Listen(s.config.Listen, s.cert, resetKey(k), services); err != nil {
 		return err
 	}
 	s.ops, err = endpoint.ListenOps(s.config.OpsListen, endpoint.Probes{Ready: s.readiness, PolicyHash: s.policy.hash, Metrics: s.metrics.Registry})
@@ -143,7 +152,8 @@ func (s *Server) listen(services *session.Services, k *cellkeys.Keys) error {
 	s.stop = stop
 	s.running.Go(func() { s.hub.Run(background) })
 	s.running.Go(func() { s.housekeep(background) })
-	s.running.Go(func() { s.reload(background, cert) })
+	s.running.Go(func() { s.watchDatabase(background) })
+	s.running.Go(func() { s.watchFiles(background) })
 	s.running.Go(func() { s.note(s.quic.Serve(background)) })
 	s.running.Go(func() { s.note(s.ops.Serve()) })
 	s.ready.Store(true)

@@ -5,15 +5,19 @@ import (
 	"time"
 
 	"quicproquo.dev/cell/identity"
+	"quicproquo.dev/schema/devicecert"
 	"quicproquo.dev/schema/wire"
 )
 
 // authenticate runs the calls of schema/auth.capnp, in the reader: they change who the connection speaks for.
-func (s *Session) authenticate(ctx context.Context, request wire.Request) (wire.Response, error) {
-	ctx, cancel := context.WithTimeout(ctx, callPatience)
+func (s *Session) authenticate(request wire.Request) (wire.Response, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, callPatience)
 	defer cancel()
 	s.auth.Lock() // A frame on a stream of its own is dispatched beside the reader.
 	defer s.auth.Unlock()
+	if err := s.checkBound(request); err != nil {
+		return nil, err
+	}
 	switch r := request.(type) {
 	case *wire.SignupStartRequest:
 		return response(s.Identity.SignupStart(r))
@@ -38,6 +42,33 @@ func (s *Session) authenticate(ctx context.Context, request wire.Request) (wire.
 		return &wire.AuthenticateResponse{AccountID: p.AccountID, DeviceID: p.DeviceID}, nil
 	}
 	return nil, wire.Errorf(wire.CodeUnknownMethod, "method %s is not served here", request.Method())
+}
+
+// checkBound refuses, before anything is changed, what would make a connection speak for a second device.
+func (s *Session) checkBound(request wire.Request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.principal == nil {
+		return nil
+	}
+	same := true
+	switch r := request.(type) {
+	case *wire.SignupFinishRequest:
+		same = false // A new account has a new device.
+	case *wire.StartSessionRequest:
+		cert, err := devicecert.Parse(r.Certificate)
+		same = err != nil || cert.DeviceID == s.principal.DeviceID // What does not parse is refused with its reason.
+	case *wire.RefreshSessionRequest:
+		same = r.DeviceID == s.principal.DeviceID
+	}
+	if !same {
+		return errOtherDevice()
+	}
+	return nil
+}
+
+func errOtherDevice() *wire.Error {
+	return wire.Errorf(wire.CodePermissionDenied, "this connection speaks for another device already; open a new one")
 }
 
 // response keeps a nil pointer from becoming a non-nil interface.
@@ -79,7 +110,7 @@ func (s *Session) become(p identity.Principal) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.principal != nil && s.principal.DeviceID != p.DeviceID {
-		return wire.Errorf(wire.CodePermissionDenied, "this connection speaks for another device already; open a new one")
+		return errOtherDevice()
 	}
 	if s.principal == nil {
 		close(s.authed)
@@ -93,11 +124,12 @@ func (s *Session) become(p identity.Principal) error {
 
 // expire asks a client whose token has ended to come back with a new one, unless it has refreshed meanwhile.
 func (s *Session) expire(p identity.Principal) {
+	defer s.guard()
 	s.mu.Lock()
 	stale := s.principal.ExpiresAt.Equal(p.ExpiresAt)
 	s.mu.Unlock()
 	if stale {
-		s.GoAway(s.conn.Context(), wire.GoAwayTokenExpired, tokenGrace)
+		s.GoAway(wire.GoAwayTokenExpired, tokenGrace)
 	}
 }
 

@@ -20,48 +20,49 @@ import (
 type answer func(wire.Response, error)
 
 // dispatch runs one request. What must keep the client's order runs here; the rest beside the reader.
-func (s *Session) dispatch(ctx context.Context, request wire.Request, reply answer) {
+func (s *Session) dispatch(request wire.Request, reply answer) {
 	switch r := request.(type) {
 	case *wire.HelloRequest:
 		reply(s.hello(r))
 	case *wire.SignupStartRequest, *wire.SignupFinishRequest, *wire.LoginStartRequest, *wire.LoginFinishRequest,
 		*wire.StartSessionRequest, *wire.RefreshSessionRequest, *wire.AuthenticateRequest:
 		start := s.Now()
-		reply(s.authenticate(ctx, r))
+		body, err := s.authenticate(r)
 		s.Metrics.AuthLatency.WithLabelValues(request.Method()).Observe(s.Now().Sub(start).Seconds())
+		reply(body, err)
 	default:
 		p, err := s.whoami()
 		if err != nil {
 			reply(nil, err)
 			return
 		}
-		s.dispatchAs(ctx, p, request, reply)
+		s.dispatchAs(p, request, reply)
 	}
 }
 
 // dispatchAs runs a request of an authenticated device.
-func (s *Session) dispatchAs(ctx context.Context, p identity.Principal, request wire.Request, reply answer) {
+func (s *Session) dispatchAs(p identity.Principal, request wire.Request, reply answer) {
 	switch r := request.(type) {
 	case *wire.EnqueueRequest:
 		if err := s.enqueue(p, r, reply); err != nil {
 			reply(nil, err)
 		}
 	case *wire.SubscribeRequest:
-		reply(s.subscribe(ctx, p, r))
+		reply(s.subscribe(p, r))
 	case *wire.AckRequest:
 		reply(s.ack(r))
 	case *wire.UploadKeyPackagesRequest:
-		beside(ctx, s, reply, func(ctx context.Context) (*wire.KeyPackageStatus, error) { return s.Keys.Upload(ctx, p, r) })
+		beside(s, reply, func(ctx context.Context) (*wire.KeyPackageStatus, error) { return s.Keys.Upload(ctx, p, r) })
 	case *wire.KeyPackageStatusRequest:
-		beside(ctx, s, reply, func(ctx context.Context) (*wire.KeyPackageStatus, error) { return s.Keys.Status(ctx, p) })
+		beside(s, reply, func(ctx context.Context) (*wire.KeyPackageStatus, error) { return s.Keys.Status(ctx, p) })
 	case *wire.ClaimKeyPackagesRequest:
-		beside(ctx, s, reply, func(ctx context.Context) (*wire.ClaimKeyPackagesResponse, error) { return s.Keys.Claim(ctx, p, r) })
+		beside(s, reply, func(ctx context.Context) (*wire.ClaimKeyPackagesResponse, error) { return s.Keys.Claim(ctx, p, r) })
 	case *wire.GetAccountRequest:
-		beside(ctx, s, reply, func(ctx context.Context) (*wire.Account, error) { return s.Channels.GetAccount(ctx, r) })
+		beside(s, reply, func(ctx context.Context) (*wire.Account, error) { return s.Channels.GetAccount(ctx, r) })
 	case *wire.OpenDMRequest:
-		beside(ctx, s, reply, func(ctx context.Context) (*wire.Channel, error) { return s.Channels.OpenDM(ctx, p, r) })
+		beside(s, reply, func(ctx context.Context) (*wire.Channel, error) { return s.Channels.OpenDM(ctx, p, r) })
 	case *wire.CreateGroupRequest:
-		beside(ctx, s, reply, func(ctx context.Context) (*wire.CreateGroupResponse, error) { return s.Channels.CreateGroup(ctx, p, r) })
+		beside(s, reply, func(ctx context.Context) (*wire.CreateGroupResponse, error) { return s.Channels.CreateGroup(ctx, p, r) })
 	default:
 		reply(nil, wire.Errorf(wire.CodeUnknownMethod, "method %s is not served here", request.Method()))
 	}
@@ -71,23 +72,18 @@ func (s *Session) dispatchAs(ctx context.Context, p identity.Principal, request 
 const callPatience = 10 * time.Second
 
 // beside runs a call beside the reader. When too many run already, the reader waits, and so does the client.
-func beside[R wire.Response](ctx context.Context, s *Session, reply answer, call func(context.Context) (R, error)) {
+func beside[R wire.Response](s *Session, reply answer, call func(context.Context) (R, error)) {
 	select {
 	case s.calls <- struct{}{}:
-	case <-ctx.Done():
+	case <-s.ctx.Done():
 		reply(nil, wire.RetryAfterf(wire.CodeDraining, 0, "the connection is closing"))
 		return
 	}
-	s.group.Go(func() {
+	s.goGuarded(func() {
 		defer func() { <-s.calls }()
-		ctx, cancel := context.WithTimeout(ctx, callPatience)
+		ctx, cancel := context.WithTimeout(s.ctx, callPatience)
 		defer cancel()
-		body, err := call(ctx)
-		if err != nil {
-			reply(nil, err)
-			return
-		}
-		reply(body, nil)
+		reply(response(call(ctx)))
 	})
 }
 
@@ -142,7 +138,7 @@ func enqueued(a *store.Append, err error) (wire.Response, error) {
 }
 
 // subscribe starts the device's stream on this connection; it ends with the connection, or when a newer one starts.
-func (s *Session) subscribe(ctx context.Context, p identity.Principal, r *wire.SubscribeRequest) (wire.Response, error) {
+func (s *Session) subscribe(p identity.Principal, r *wire.SubscribeRequest) (wire.Response, error) {
 	most := s.Policy().Limits.MaxInFlightPerDevice
 	credit := int(r.Credit)
 	if credit == 0 || credit > most {
@@ -155,14 +151,21 @@ func (s *Session) subscribe(ctx context.Context, p identity.Principal, r *wire.S
 	}
 	sub := s.Hub.Subscribe(p.DeviceID, credit, s.push)
 	s.sub = sub
-	s.group.Go(func() {
-		if err := sub.Run(ctx); errors.Is(err, delivery.ErrReplaced) {
-			s.GoAway(ctx, wire.GoAwaySessionReplaced, replacedGrace)
-		} else if err != nil && ctx.Err() == nil {
-			s.log.WarnContext(ctx, "subscription ends", "device", p.DeviceID, "error", err)
-		}
-	})
+	s.goGuarded(func() { s.runSubscription(sub, p) })
 	return &wire.SubscribeResponse{RestoreEpoch: s.Cell.RestoreEpoch, Credit: uint16(credit)}, nil //nolint:gosec // at most 4096.
+}
+
+// runSubscription pushes until the session ends. A subscription that ends by itself takes the session with it: the
+// client would wait for deliveries in vain.
+func (s *Session) runSubscription(sub *delivery.Subscription, p identity.Principal) {
+	err := sub.Run(s.ctx)
+	switch {
+	case errors.Is(err, delivery.ErrReplaced):
+		s.GoAway(wire.GoAwaySessionReplaced, replacedGrace)
+	case s.ctx.Err() == nil:
+		s.log.WarnContext(s.ctx, "subscription ends", "device", p.DeviceID, "error", err)
+		s.end(CloseDone, "the subscription failed; connect again")
+	}
 }
 
 func (s *Session) ack(r *wire.AckRequest) (wire.Response, error) {

@@ -4,43 +4,40 @@
 // for, and those that only queue, run in the reader, so that they keep the client's order; calls that wait for the
 // database run beside it, a bounded number at a time. A frame too large for the control stream travels alone on a
 // unidirectional stream.
+//
+// What a client can make a session hold is bounded: requests in flight, answers that it does not read, large frames
+// each way, messages pushed and not acknowledged. At a bound the session reads no further, and QUIC's flow control
+// holds the client back. A panic ends the connection, not the process.
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
 
-	"quicproquo.dev/cell/channels"
 	"quicproquo.dev/cell/delivery"
 	"quicproquo.dev/cell/identity"
-	"quicproquo.dev/cell/keys"
 	"quicproquo.dev/cell/policy"
 	"quicproquo.dev/cell/store"
 	"quicproquo.dev/cell/telemetry"
 	"quicproquo.dev/schema/devicecert"
-	"quicproquo.dev/schema/frame"
 	"quicproquo.dev/schema/ids"
 	"quicproquo.dev/schema/wire"
 )
 
 const (
 	authPatience    = 30 * time.Second // From the handshake to an authenticated device.
-	strangerLimit   = 16 << 10         // Bytes of a frame before authentication.
 	inFlight        = 1024             // Requests of a connection that are not answered yet.
 	concurrentCalls = 16               // Of those, waiting for the database.
-	largeStreams    = 4                // Large frames under way to the client.
 	tokenGrace      = 30 * time.Second // From the access token's end to the connection's.
 	replacedGrace   = 2 * time.Second
-	largePatience   = 60 * time.Second // For a large frame to arrive.
+	lastWrites      = time.Second // For what is queued when the session ends.
 	lingerTime      = 500 * time.Millisecond
-	skipLimit       = 2 * wire.MaxFrame // Bytes of an oversize frame that are read over; beyond it the connection ends.
 )
 
 // Application error codes of CONNECTION_CLOSE (docs/protocol.md).
@@ -53,9 +50,9 @@ const (
 
 // Services are what sessions share.
 type Services struct {
-	Identity *identity.Service
-	Keys     *keys.Service
-	Channels *channels.Service
+	Identity Identity
+	Keys     Keys
+	Channels Channels
 	Lane     *delivery.Lane
 	Hub      *delivery.Hub
 	Cell     store.Cell
@@ -64,9 +61,37 @@ type Services struct {
 	Log      *slog.Logger
 	Now      func() time.Time
 	Server   string // Name and version, told in hello.
+
+	// AuthPatience is how long a connection may stay unauthenticated; 0: 30 s.
+	AuthPatience time.Duration
 }
 
-// Session is one connection. Serve runs it; GoAway may be called from elsewhere.
+// Identity answers the calls of schema/auth.capnp: *identity.Service.
+type Identity interface {
+	SignupStart(r *wire.SignupStartRequest) (*wire.SignupStartResponse, error)
+	SignupFinish(ctx context.Context, r *wire.SignupFinishRequest, exporter []byte) (*wire.Session, identity.Principal, error)
+	LoginStart(ctx context.Context, r *wire.LoginStartRequest) (*wire.LoginStartResponse, *identity.Login, error)
+	LoginFinish(l *identity.Login, r *wire.LoginFinishRequest) (*wire.LoginFinishResponse, error)
+	StartSession(ctx context.Context, l *identity.Login, r *wire.StartSessionRequest, exporter []byte) (*wire.Session, identity.Principal, error)
+	Refresh(ctx context.Context, r *wire.RefreshSessionRequest, exporter []byte) (*wire.Session, identity.Principal, error)
+	Authenticate(r *wire.AuthenticateRequest, exporter []byte) (identity.Principal, error)
+}
+
+// Keys answers the calls of schema/keys.capnp: *keys.Service.
+type Keys interface {
+	Upload(ctx context.Context, p identity.Principal, r *wire.UploadKeyPackagesRequest) (*wire.KeyPackageStatus, error)
+	Status(ctx context.Context, p identity.Principal) (*wire.KeyPackageStatus, error)
+	Claim(ctx context.Context, p identity.Principal, r *wire.ClaimKeyPackagesRequest) (*wire.ClaimKeyPackagesResponse, error)
+}
+
+// Channels answers the calls of schema/channels.capnp: *channels.Service.
+type Channels interface {
+	GetAccount(ctx context.Context, r *wire.GetAccountRequest) (*wire.Account, error)
+	OpenDM(ctx context.Context, p identity.Principal, r *wire.OpenDMRequest) (*wire.Channel, error)
+	CreateGroup(ctx context.Context, p identity.Principal, r *wire.CreateGroupRequest) (*wire.CreateGroupResponse, error)
+}
+
+// Session is one connection. Serve runs it; GoAway and Close may be called from elsewhere, at any time.
 type Session struct {
 	*Services
 	conn     *quic.Conn
@@ -75,9 +100,13 @@ type Session struct {
 	writer   *writer
 	tokens   chan struct{} // Requests in flight.
 	calls    chan struct{} // Calls waiting for the database.
-	large    chan struct{} // Large frames being sent.
+	largeIn  chan struct{} // Large frames being read, or requests that came in one.
+	largeOut chan struct{} // Large frames being sent.
 	group    sync.WaitGroup
 	ready    chan struct{} // Closed when writer is there.
+
+	ctx    context.Context // The session's life: what it starts ends with it.
+	cancel context.CancelCauseFunc
 
 	auth  sync.Mutex // Held through a call that changes who the connection speaks for; before mu.
 	login *identity.Login
@@ -91,29 +120,74 @@ type Session struct {
 
 // New returns the session of an accepted connection.
 func New(s *Services, conn *quic.Conn) *Session {
-	id := ids.New()
-	return &Session{Services: s, conn: conn, log: s.Log.With("connection", id.String()[:16]),
-		tokens: make(chan struct{}, inFlight), calls: make(chan struct{}, concurrentCalls), large: make(chan struct{}, largeStreams),
+	n := newSession(conn.Context(), s)
+	n.conn = conn
+	return n
+}
+
+func newSession(ctx context.Context, s *Services) *Session {
+	n := &Session{Services: s, log: s.Log.With("connection", ids.New().String()[:16]),
+		tokens: make(chan struct{}, inFlight), calls: make(chan struct{}, concurrentCalls),
+		largeIn: make(chan struct{}, LargeStreams), largeOut: make(chan struct{}, largeOut),
 		ready: make(chan struct{}), authed: make(chan struct{})}
+	n.ctx, n.cancel = context.WithCancelCause(telemetry.WithLogger(ctx, n.log))
+	return n
+}
+
+// ending says why a session ends and what the client is told.
+type ending struct {
+	code   quic.ApplicationErrorCode
+	reason string
+}
+
+// Error implements error.
+func (e *ending) Error() string { return e.reason }
+
+// end ends the session; the first reason stands.
+func (s *Session) end(code quic.ApplicationErrorCode, reason string) { s.cancel(&ending{code, reason}) }
+
+// Close ends the session with its connection, without waiting.
+func (s *Session) Close() { s.end(CloseDone, "the server is going away") }
+
+// guard is deferred in every goroutine of the session.
+func (s *Session) guard() {
+	if r := recover(); r != nil {
+		s.Metrics.Panicked(s.log, "a session", r)
+		s.end(CloseDone, "the cell failed; its log has the reason")
+	}
+}
+
+// goGuarded runs f beside the others; Serve waits for it.
+func (s *Session) goGuarded(f func()) {
+	s.group.Go(func() {
+		defer s.guard()
+		f()
+	})
 }
 
 // Serve runs the session until the connection ends or ctx does, and leaves nothing running.
 func (s *Session) Serve(ctx context.Context) {
-	ctx, cancel := context.WithCancel(telemetry.WithLogger(ctx, s.log))
-	stop := context.AfterFunc(s.conn.Context(), cancel)
+	stop := context.AfterFunc(ctx, s.Close)
 	defer stop()
 	s.Metrics.Connections.Inc()
 	defer s.Metrics.Connections.Dec()
-	code, err := s.serve(ctx)
-	cancel()
-	s.stopTimers()
-	reason := ""
-	if err != nil {
-		reason = err.Error()
-		s.log.DebugContext(ctx, "connection ends", "reason", reason)
-	}
+	timer := time.AfterFunc(cmp.Or(s.AuthPatience, authPatience), s.hurry)
+	defer timer.Stop()
+	s.serve()
+	s.end(CloseDone, "")
 	s.group.Wait()
-	_ = s.conn.CloseWithError(code, reason)
+	s.stopTimers()
+	e := &ending{CloseDone, ""}
+	errors.As(context.Cause(s.ctx), &e)
+	s.log.DebugContext(s.ctx, "connection ends", "code", uint64(e.code), "reason", e.reason)
+	_ = s.conn.CloseWithError(e.code, e.reason)
+}
+
+// hurry ends a session that is not authenticated yet.
+func (s *Session) hurry() {
+	if !s.isAuthenticated() {
+		s.end(CloseAuth, "not authenticated in time")
+	}
 }
 
 func (s *Session) stopTimers() {
@@ -124,255 +198,73 @@ func (s *Session) stopTimers() {
 	}
 }
 
-func (s *Session) serve(ctx context.Context) (quic.ApplicationErrorCode, error) {
-	tls := s.conn.ConnectionState().TLS
-	exporter, err := tls.ExportKeyingMaterial(devicecert.ExporterLabel, nil, devicecert.ExporterSize)
+// serve reads the control stream until the session ends, and writes what is queued then.
+func (s *Session) serve() {
+	defer s.guard()
+	state := s.conn.ConnectionState().TLS
+	exporter, err := state.ExportKeyingMaterial(devicecert.ExporterLabel, nil, devicecert.ExporterSize)
 	if err != nil {
-		return CloseProtocol, err
+		s.end(CloseProtocol, "the TLS connection has no exporter")
+		return
 	}
 	s.exporter = exporter
-	hurry, done := context.WithTimeout(ctx, authPatience)
-	defer done()
-	stream, err := s.conn.AcceptStream(hurry)
+	stream, err := s.conn.AcceptStream(s.ctx)
 	if err != nil {
-		return CloseAuth, errors.New("no control stream was opened in time")
+		return
 	}
-	s.writer = newWriter(stream, func(n int) {
-		for range n {
-			<-s.tokens
-		}
-	})
+	s.writer = newWriter(stream, s.answered)
 	close(s.ready)
-	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
+	writing, stopWriting := context.WithCancel(context.WithoutCancel(s.ctx))
 	var written sync.WaitGroup
-	written.Go(func() { s.writer.run(writing) })
-	s.group.Go(func() { s.acceptLarge(ctx) })
-	code, err := s.read(ctx, stream)
-	stopWriting()
-	_ = stream.SetWriteDeadline(time.Now().Add(time.Second))
-	written.Wait()
-	if code == CloseProtocol {
-		s.linger(ctx, stream)
+	written.Go(func() { s.write(writing) })
+	defer func() {
+		stopWriting()
+		_ = stream.SetWriteDeadline(time.Now().Add(lastWrites))
+		written.Wait()
+		s.linger(stream)
+	}()
+	s.goGuarded(s.acceptLarge)
+	s.read(stream)
+}
+
+// write is the writer's goroutine. Without it there is no session: nothing can be answered.
+func (s *Session) write(ctx context.Context) {
+	defer s.guard()
+	if err := s.writer.run(ctx); err != nil {
+		s.end(CloseDone, "the control stream cannot be written")
 	}
-	return code, err
+}
+
+// answered gives back the places of requests whose responses are written.
+func (s *Session) answered(n int) {
+	for range n {
+		<-s.tokens
+	}
 }
 
 // linger gives the client time to read why the connection ends: a close overtakes what was written before it.
-func (s *Session) linger(ctx context.Context, stream *quic.Stream) {
+func (s *Session) linger(stream *quic.Stream) {
+	var e *ending
+	if !errors.As(context.Cause(s.ctx), &e) || e.code != CloseProtocol {
+		return
+	}
 	_ = stream.Close()
 	timer := time.NewTimer(lingerTime)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-ctx.Done():
+	case <-s.conn.Context().Done():
 	}
 }
 
-// read dispatches the control stream's frames until it ends.
-func (s *Session) read(ctx context.Context, stream *quic.Stream) (quic.ApplicationErrorCode, error) {
-	stop := context.AfterFunc(ctx, func() { stream.CancelRead(quic.StreamErrorCode(CloseDone)) })
-	defer stop()
-	_ = stream.SetReadDeadline(time.Now().Add(authPatience))
-	for {
-		limit := strangerLimit
-		if s.isAuthenticated() {
-			limit = frame.ControlLimit
-			_ = stream.SetReadDeadline(time.Time{})
-		}
-		b, err := frame.Read(stream, limit)
-		switch tooLarge := (*frame.TooLargeError)(nil); {
-		case err == nil:
-			if !s.take(ctx, b) {
-				return CloseDone, nil
-			}
-		case errors.As(err, &tooLarge):
-			if !s.skip(stream, tooLarge) {
-				return CloseProtocol, err
-			}
-		case errors.Is(err, frame.ErrMalformed):
-			s.connectionError(wire.Errorf(wire.CodeMalformed, "%v", err))
-			return CloseProtocol, err
-		case errors.Is(err, io.EOF):
-			return CloseDone, nil
-		case ctx.Err() == nil && !s.isAuthenticated():
-			return CloseAuth, fmt.Errorf("not authenticated in time: %w", err)
-		default:
-			return CloseDone, err
-		}
-	}
-}
-
-// skip reads over an oversize frame of tolerable size, so that the connection survives it.
-func (s *Session) skip(stream io.Reader, e *frame.TooLargeError) bool {
-	s.connectionError(wire.Errorf(wire.CodeFrameTooLarge, "%v; larger frames travel on a stream of their own", e).With("limit", fmt.Sprint(e.Limit)))
-	if e.Size > skipLimit || !s.isAuthenticated() {
-		return false
-	}
-	_, err := io.CopyN(io.Discard, stream, int64(e.Size)-int64(e.TableSize)) //nolint:gosec // at most skipLimit.
-	return err == nil
-}
-
-// connectionError tells the client of an error that answers no request.
-func (s *Session) connectionError(e *wire.Error) {
-	s.send(context.Background(), wire.Envelope{Body: e}, false)
-}
-
-// acceptLarge takes frames that travel alone, once the connection is authenticated.
-func (s *Session) acceptLarge(ctx context.Context) {
-	select {
-	case <-ctx.Done():
-		return
-	case <-s.authed:
-	}
-	for {
-		stream, err := s.conn.AcceptUniStream(ctx)
-		if err != nil {
-			return
-		}
-		s.group.Go(func() { s.readLarge(ctx, stream) })
-	}
-}
-
-func (s *Session) readLarge(ctx context.Context, stream *quic.ReceiveStream) {
-	stop := context.AfterFunc(ctx, func() { stream.CancelRead(quic.StreamErrorCode(CloseDone)) })
-	defer stop()
-	_ = stream.SetReadDeadline(time.Now().Add(largePatience))
-	b, err := frame.Read(stream, s.largeLimit())
-	var tooLarge *frame.TooLargeError
-	switch {
-	case err == nil:
-		s.take(ctx, b)
-	case errors.As(err, &tooLarge):
-		s.connectionError(wire.Errorf(wire.CodeFrameTooLarge, "%v", err).With("limit", fmt.Sprint(tooLarge.Limit)))
-		stream.CancelRead(quic.StreamErrorCode(CloseProtocol))
-	case ctx.Err() == nil:
-		s.connectionError(wire.Errorf(wire.CodeMalformed, "a frame on a stream of its own: %v", err))
-		stream.CancelRead(quic.StreamErrorCode(CloseProtocol))
-	}
-}
-
-// largeLimit leaves room for a group's GroupInfo and Welcomes, and for any payload that policy lets in.
-func (s *Session) largeLimit() int { return wire.MaxFrame }
-
-// take waits for a place among the requests in flight and dispatches one frame; false when the session ends.
-func (s *Session) take(ctx context.Context, b []byte) bool {
-	select {
-	case s.tokens <- struct{}{}:
-	case <-ctx.Done():
-		return false
-	}
-	start := s.Now()
-	e, err := wire.Unmarshal(b)
-	reply := s.replier(ctx, e.CorrelationID, start)
-	if err != nil {
-		reply("unknown", nil, err)
-		return true
-	}
-	request, ok := e.Body.(wire.Request)
-	if !ok {
-		reply("unknown", nil, wire.Errorf(wire.CodeMalformed, "a client sends requests only"))
-		return true
-	}
-	s.dispatch(ctx, request, func(body wire.Response, err error) { reply(request.Method(), body, err) })
-	return true
-}
-
-// replier returns the function that answers one request, once.
-func (s *Session) replier(ctx context.Context, correlation uint64, start time.Time) func(string, wire.Response, error) {
-	return func(method string, body wire.Response, err error) {
-		e, code := wire.Envelope{CorrelationID: correlation, Body: body}, "ok"
-		if err != nil {
-			answer := s.errorOf(ctx, method, correlation, err)
-			e.Body, code = answer, answer.Code.String()
-		}
-		s.Metrics.Requests.WithLabelValues(method, code).Observe(s.Now().Sub(start).Seconds())
-		s.send(ctx, e, true)
-	}
-}
-
-// errorOf makes any error one of the taxonomy; what has no code is the cell's fault and goes to the log.
-func (s *Session) errorOf(ctx context.Context, method string, correlation uint64, err error) *wire.Error {
-	var e *wire.Error
-	switch {
-	case errors.As(err, &e):
-		return e
-	case errors.Is(err, store.ErrUnavailable):
-		s.log.WarnContext(ctx, "database unavailable", "method", method, "correlation", correlation, "error", err)
-		return wire.RetryAfterf(wire.CodeBusy, time.Second, "the cell's database is not available at the moment; try again")
-	case errors.Is(err, store.ErrNotFound):
-		return wire.Errorf(wire.CodeNotFound, "there is no such thing, or none that you may see")
-	}
-	s.log.ErrorContext(ctx, "request failed", "method", method, "correlation", correlation, "error", err)
-	return wire.Errorf(wire.CodeInternal, "the cell failed; its log has this under correlation id %d", correlation)
-}
-
-// send puts an envelope on its way and never waits, except for a large frame's turn.
-func (s *Session) send(ctx context.Context, e wire.Envelope, response bool) {
-	b, err := wire.Marshal(e)
-	if err != nil {
-		s.log.ErrorContext(ctx, "encoding a message failed", "error", err)
-		b, _ = wire.Marshal(wire.Envelope{CorrelationID: e.CorrelationID, Body: wire.Errorf(wire.CodeInternal, "the cell failed to encode its answer")})
-	}
-	switch {
-	case len(b) > frame.ControlLimit:
-		s.group.Go(func() {
-			_ = s.sendLarge(ctx, b)
-			if response {
-				<-s.tokens
-			}
-		})
-	case response:
-		s.writer.respond(b)
-	default:
-		_ = s.writer.push(ctx, b)
-	}
-}
-
-// push sends a push and waits for space: the Pusher of this session's subscription.
-func (s *Session) push(ctx context.Context, p wire.Push) error {
-	b, err := wire.Marshal(wire.Envelope{Body: p})
-	if err != nil {
-		return err
-	}
-	if len(b) > frame.ControlLimit {
-		return s.sendLarge(ctx, b)
-	}
-	return s.writer.push(ctx, b)
-}
-
-// sendLarge sends one frame on a stream of its own.
-func (s *Session) sendLarge(ctx context.Context, b []byte) error {
-	select {
-	case s.large <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	defer func() { <-s.large }()
-	stream, err := s.conn.OpenUniStreamSync(ctx)
-	if err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { stream.CancelWrite(quic.StreamErrorCode(CloseDone)) })
-	defer stop()
-	if _, err := stream.Write(b); err != nil {
-		return err
-	}
-	return stream.Close()
-}
-
-// GoAway tells the client to leave and closes the connection after grace.
-//
-// It returns at once when the connection ends meanwhile.
-func (s *Session) GoAway(ctx context.Context, reason wire.GoAwayReason, grace time.Duration) {
+// GoAway tells the client to leave and ends the session after grace. It returns at once when the session ends
+// meanwhile.
+func (s *Session) GoAway(reason wire.GoAwayReason, grace time.Duration) {
+	timer := time.AfterFunc(grace, func() { s.end(CloseGoAway, reason.String()) })
+	context.AfterFunc(s.ctx, func() { timer.Stop() })
 	select {
 	case <-s.ready:
-	case <-s.conn.Context().Done():
-		return
-	case <-ctx.Done():
-		return
+		_ = s.push(s.ctx, &wire.GoAway{Reason: reason, Grace: grace}) // Without it, grace ends the session all the same.
+	case <-s.ctx.Done():
 	}
-	if err := s.push(ctx, &wire.GoAway{Reason: reason, Grace: grace}); err != nil {
-		return
-	}
-	time.AfterFunc(grace, func() { _ = s.conn.CloseWithError(CloseGoAway, reason.String()) })
 }

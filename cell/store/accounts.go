@@ -46,9 +46,22 @@ func (s *Store) CreateAccount(ctx context.Context, a Account, d Device, session 
 	})
 }
 
-// AddDevice stores a further device with its inbox and a session. ErrExists when the id is taken.
-func (s *Store) AddDevice(ctx context.Context, d Device, session Session) error {
-	return s.tx(ctx, func(tx pgx.Tx) error { return s.addDevice(ctx, tx, d, session) })
+// AddDevice stores a further device with its inbox and a session. ErrExists when the id is taken, ErrTooMany when the
+// account has most devices already that are not revoked.
+func (s *Store) AddDevice(ctx context.Context, d Device, session Session, most int) error {
+	return s.tx(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT FROM accounts WHERE account_id = $1 FOR NO KEY UPDATE`, d.AccountID); err != nil {
+			return err
+		}
+		var have int
+		if err := tx.QueryRow(ctx, `SELECT count(*) FROM devices WHERE account_id = $1 AND revoked_at IS NULL`, d.AccountID).Scan(&have); err != nil {
+			return err
+		}
+		if have >= most {
+			return ErrTooMany
+		}
+		return s.addDevice(ctx, tx, d, session)
+	})
 }
 
 func (s *Store) addDevice(ctx context.Context, tx pgx.Tx, d Device, session Session) error {

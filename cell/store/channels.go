@@ -100,7 +100,10 @@ func (s *Store) CreateGroup(ctx context.Context, g *Group) (start uint64, err er
 		if !ok {
 			return ErrNotFound
 		}
-		if head.generation+1 != g.Generation {
+		if g.Generation > head.generation+1 {
+			return ErrConflict // There is none such, nor can it be made.
+		}
+		if g.Generation <= head.generation {
 			start, err = s.earlierCreation(ctx, tx, g)
 			return err
 		}

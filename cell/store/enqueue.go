@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"quicproquo.dev/schema/ids"
 )
@@ -30,7 +32,7 @@ type Append struct {
 // AppendBatch stores messages of any channels in one transaction and two round trips. An error means that nothing
 // was stored, as far as can be known; Append.Err concerns a single message. What it reports as stored is durable.
 func (s *Store) AppendBatch(ctx context.Context, batch []*Append) error {
-	conn, err := s.pool.Acquire(ctx)
+	conn, err := s.urgent.Acquire(ctx)
 	if err != nil {
 		return classify(err)
 	}
@@ -38,7 +40,9 @@ func (s *Store) AppendBatch(ctx context.Context, batch []*Append) error {
 	done := false
 	defer func() {
 		if !done {
-			_, _ = conn.Exec(context.WithoutCancel(ctx), "ROLLBACK") // A connection that cannot is closed by the pool.
+			ctx, cancel := cleanup(ctx)
+			defer cancel()
+			_, _ = conn.Exec(ctx, "ROLLBACK") // A connection that cannot is closed by the pool.
 		}
 	}()
 	t := &appendTx{batch: batch, conn: conn.Conn()}
@@ -79,7 +83,7 @@ func (t *appendTx) read(ctx context.Context) error {
 	slices.SortFunc(channels, func(a, b ids.ID) int { return bytes.Compare(a[:], b[:]) })
 	channels = slices.Compact(channels)
 	var b pgx.Batch
-	b.Queue("BEGIN")
+	b.Queue(begin)
 	b.Queue(lockHeadsSQL, channels)
 	b.Queue(`SELECT k.device_id, k.channel_id FROM cursors k JOIN (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[])) AS n (device_id, channel_id)
 		USING (device_id, channel_id)`, senders, chanOf)
@@ -140,6 +144,7 @@ func (t *appendTx) readEarlier(results pgx.BatchResults) error {
 // even when the channel has moved on since.
 func (t *appendTx) decide() {
 	for _, a := range t.batch {
+		a.Duplicate, a.Err = false, nil // It may have been in a batch that failed.
 		m := &a.Message
 		key := deliveryKey{m.SenderID, m.DeliveryID}
 		h, known := t.heads[m.ChannelID]
@@ -175,8 +180,16 @@ func (t *appendTx) write(ctx context.Context, s *Store) error {
 		t.queueDeliveryIDs(&b)
 		queueHeads(&b, t.heads)
 	}
-	b.Queue("COMMIT")
+	b.Queue("COMMIT").Exec(committed)
 	return t.conn.SendBatch(ctx, &b).Close()
+}
+
+// committed looks at what COMMIT did: of a transaction that has failed it makes a ROLLBACK, without an error.
+func committed(tag pgconn.CommandTag) error {
+	if tag.String() != "COMMIT" {
+		return fmt.Errorf("%w: the commit ended as %s", ErrUnavailable, tag)
+	}
+	return nil
 }
 
 func (t *appendTx) queueDeliveryIDs(b *pgx.Batch) {

@@ -10,7 +10,7 @@ import (
 	"quicproquo.dev/schema/ids"
 )
 
-// ErrTooMany says that a device would keep more KeyPackages than it may.
+// ErrTooMany says that a device would keep more KeyPackages than it may, or an account more devices.
 var ErrTooMany = errors.New("too many")
 
 // KeyPackage is a KeyPackage to store or one that was claimed.
@@ -68,7 +68,8 @@ func (s *Store) KeyPackageStatus(ctx context.Context, device ids.ID, now time.Ti
 }
 
 // ClaimKeyPackages hands out one package of each of the account's devices, except skip: a one-time package for good,
-// else the last-resort one. The same claimer and request id are handed the same packages again.
+// else the last-resort one. The same claimer and request id are handed the same packages again; that there were none
+// is not remembered.
 func (s *Store) ClaimKeyPackages(ctx context.Context, claimer, request, account, skip ids.ID, now time.Time) ([]KeyPackage, error) {
 	var claimed []KeyPackage
 	err := s.tx(ctx, func(tx pgx.Tx) error {
@@ -85,10 +86,18 @@ func (s *Store) ClaimKeyPackages(ctx context.Context, claimer, request, account,
 		if claimed, err = claim(ctx, tx, account, skip, now); err != nil {
 			return err
 		}
+		if len(claimed) == 0 {
+			return errNothing // Roll back.
+		}
 		return rememberClaim(ctx, tx, claimer, request, claimed)
 	})
+	if errors.Is(err, errNothing) {
+		return nil, nil
+	}
 	return claimed, err
 }
+
+var errNothing = errors.New("there is nothing to claim")
 
 func earlierClaim(ctx context.Context, tx pgx.Tx, claimer, request, account ids.ID) ([]KeyPackage, error) {
 	var of ids.ID

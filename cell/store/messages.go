@@ -152,25 +152,27 @@ func (c *messageColumns) add(m *Message) {
 	c.payloads = append(c.payloads, m.Payload)
 }
 
+// readSQL cuts the page by size where the rows are: a length is known without reading the payload.
+const readSQL = `WITH page AS (SELECT * FROM messages WHERE channel_id = $1 AND seq > $2 AND expires_at > $3 ORDER BY seq LIMIT $4),
+	sized AS (SELECT *, sum(octet_length(payload)) OVER (ORDER BY seq) AS total FROM page)
+	SELECT m.seq, m.kind, m.generation, coalesce(d.account_id, m.sender_id), m.sender_id, m.delivery_id, m.about_channel,
+	m.accepted_at, m.expires_at, m.checksum, m.payload FROM sized m LEFT JOIN devices d ON d.device_id = m.sender_id
+	WHERE m.total <= $5 OR m.total = octet_length(m.payload) ORDER BY m.seq`
+
 // ReadMessages returns up to limit unexpired messages of a channel after a sequence, in order, and their total
-// payload stays at or below maxBytes unless the first alone exceeds it. A row that fails its check is ErrCorrupt.
+// payload stays at or below maxBytes unless the first alone exceeds it. At a row that fails its check it stops, and
+// returns what comes before that row together with ErrCorrupt.
 func (s *Store) ReadMessages(ctx context.Context, channel ids.ID, after uint64, limit, maxBytes int, now time.Time) ([]*Message, error) {
-	rows, err := s.pool.Query(ctx, `SELECT m.seq, m.kind, m.generation, coalesce(d.account_id, m.sender_id), m.sender_id, m.delivery_id, m.about_channel,
-		m.accepted_at, m.expires_at, m.checksum, m.payload FROM messages m LEFT JOIN devices d ON d.device_id = m.sender_id
-		WHERE m.channel_id = $1 AND m.seq > $2 AND m.expires_at > $3 ORDER BY m.seq LIMIT $4`, channel, after, utc(now), limit)
+	rows, err := s.pool.Query(ctx, readSQL, channel, after, utc(now), limit, maxBytes)
 	if err != nil {
 		return nil, classify(err)
 	}
 	defer rows.Close()
 	var list []*Message
-	size := 0
 	for rows.Next() {
 		m, err := scanMessage(rows, channel)
 		if err != nil {
-			return nil, err
-		}
-		if size += len(m.Payload); size > maxBytes && len(list) > 0 {
-			return list, nil
+			return list, err
 		}
 		list = append(list, m)
 	}
@@ -208,6 +210,22 @@ func (s *Store) Cursors(ctx context.Context, device ids.ID) ([]Cursor, error) {
 	return cursors, classify(err)
 }
 
+// ChannelCounts returns how many channels each of the devices reads.
+func (s *Store) ChannelCounts(ctx context.Context, devices []ids.ID) (map[ids.ID]int, error) {
+	rows, err := s.pool.Query(ctx, `SELECT device_id, count(*) FROM cursors WHERE device_id = ANY ($1) GROUP BY device_id`, devices)
+	if err != nil {
+		return nil, classify(err)
+	}
+	counts := make(map[ids.ID]int, len(devices))
+	var device ids.ID
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&device, &n}, func() error {
+		counts[device] = n
+		return nil
+	})
+	return counts, classify(err)
+}
+
 // LastSeqs returns the last sequence of each of the channels that exists.
 func (s *Store) LastSeqs(ctx context.Context, channels []ids.ID) (map[ids.ID]uint64, error) {
 	rows, err := s.pool.Query(ctx, `SELECT channel_id, last_seq FROM channels WHERE channel_id = ANY ($1)`, channels)
@@ -242,7 +260,7 @@ func (s *Store) Acknowledge(ctx context.Context, acks []Ack) error {
 	for i, a := range acks {
 		devices[i], channels[i], seqs[i] = a.DeviceID, a.ChannelID, int64(a.Seq) //nolint:gosec // checked against the channel's end.
 	}
-	_, err := s.pool.Exec(ctx, `WITH a AS (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS t (device_id, channel_id, seq)),
+	_, err := s.urgent.Exec(ctx, `WITH a AS (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS t (device_id, channel_id, seq)),
 		rows AS (SELECT k.device_id, k.channel_id, least(a.seq, c.last_seq) AS seq FROM a JOIN cursors k USING (device_id, channel_id) JOIN channels c USING (channel_id)
 			WHERE k.acked_seq < a.seq ORDER BY k.device_id, k.channel_id FOR NO KEY UPDATE OF k)
 		UPDATE cursors k SET acked_seq = r.seq FROM rows r WHERE k.device_id = r.device_id AND k.channel_id = r.channel_id AND k.acked_seq < r.seq`,

@@ -2,16 +2,19 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const (
 	day            = 24 * time.Hour
 	partitionLock  = 0x7170712d70617274 // Advisory lock: one replica changes partitions at a time.
-	detachPatience = "5s"               // How long a removal waits for readers, such as a backup, before it tries again later.
+	detachPatience = 5 * time.Second    // How long a removal waits for readers, such as a backup, before it tries again later.
+	dropSlack      = time.Hour          // A partition outlives its day by this: clocks differ, and requests are under way.
 )
 
 // EnsurePartitions makes the partitions that messages living for each of the retentions, and delivery ids inside the
@@ -53,22 +56,27 @@ func days(table string, from, until time.Time) []partition {
 
 func (p partition) name() string { return p.table + p.day.Format("_20060102") }
 
+// create makes and attaches the partition, or attaches again what a removal that was cut off had detached.
 func (p partition) create(ctx context.Context, tx pgx.Tx) error {
-	var exists bool
-	if err := tx.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, p.name()).Scan(&exists); err != nil || exists {
+	var exists, attached bool
+	if err := tx.QueryRow(ctx, `SELECT t.id IS NOT NULL, i.inhrelid IS NOT NULL FROM (SELECT to_regclass($1) AS id) t
+		LEFT JOIN pg_inherits i ON i.inhrelid = t.id`, p.name()).Scan(&exists, &attached); err != nil || attached {
 		return err
 	}
 	name := pgx.Identifier{p.name()}.Sanitize()
-	if _, err := tx.Exec(ctx, fmt.Sprintf(`CREATE TABLE %s (LIKE %s INCLUDING ALL)`, name, p.table)); err != nil {
-		return err
+	if !exists {
+		if _, err := tx.Exec(ctx, fmt.Sprintf(`CREATE TABLE %s (LIKE %s INCLUDING ALL)`, name, p.table)); err != nil {
+			return err
+		}
 	}
 	_, err := tx.Exec(ctx, fmt.Sprintf(`ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')`,
 		p.table, name, p.day.Format(time.RFC3339), p.day.Add(day).Format(time.RFC3339)))
 	return err
 }
 
-// DropExpiredPartitions removes the partitions whose whole day lies before now, and delivery ids before the dedup
-// window, and returns their names. A partition that somebody reads is left for the next call.
+// DropExpiredPartitions removes the partitions whose whole day ended an hour or more before now, and delivery ids
+// before the dedup window, and returns their names. A partition that somebody reads is left for the next call, and
+// so are those after it.
 func (s *Store) DropExpiredPartitions(ctx context.Context, now time.Time, dedup time.Duration) ([]string, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -79,20 +87,36 @@ func (s *Store) DropExpiredPartitions(ctx context.Context, now time.Time, dedup 
 	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, int64(partitionLock)).Scan(&locked); err != nil || !locked {
 		return nil, classify(err)
 	}
-	defer conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, int64(partitionLock)) //nolint:errcheck // the lock ends with the connection.
-	if _, err := conn.Exec(ctx, `SET lock_timeout = '`+detachPatience+`'`); err != nil {
+	defer unlockPartitions(ctx, conn.Conn())
+	if _, err := conn.Exec(ctx, fmt.Sprintf(`SET lock_timeout = %d`, s.detachPatience.Milliseconds())); err != nil {
 		return nil, classify(err)
 	}
-	defer conn.Exec(context.WithoutCancel(ctx), `RESET lock_timeout`) //nolint:errcheck // as above.
 	var dropped []string
+	var errs []error
 	for table, before := range map[string]time.Time{"messages": now, "delivery_ids": now.Add(-dedup)} {
-		names, err := dropBefore(ctx, conn.Conn(), table, before)
+		names, err := dropBefore(ctx, conn.Conn(), table, before.Add(-dropSlack))
 		dropped = append(dropped, names...)
-		if err != nil {
-			return dropped, classify(err)
+		if !isLockTimeout(err) {
+			errs = append(errs, classify(err))
 		}
 	}
-	return dropped, nil
+	return dropped, errors.Join(errs...)
+}
+
+// unlockPartitions makes a connection fit for others again; one that cannot be is closed, and its lock ends with it.
+func unlockPartitions(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := cleanup(ctx)
+	defer cancel()
+	_, unlock := conn.Exec(ctx, `SELECT pg_advisory_unlock($1)`, int64(partitionLock))
+	_, reset := conn.Exec(ctx, `RESET lock_timeout`)
+	if unlock != nil || reset != nil {
+		_ = conn.Close(ctx)
+	}
+}
+
+func isLockTimeout(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "55P03"
 }
 
 // stored is a partition as pg_class has it.
@@ -117,8 +141,8 @@ func dropBefore(ctx context.Context, conn *pgx.Conn, table string, before time.T
 	var dropped []string
 	for _, p := range parts {
 		d, err := time.Parse(table+"_20060102", p.Name)
-		if err != nil || d.Add(day).After(before) {
-			continue
+		if err != nil || d.Add(day).After(before) && !p.Pending {
+			continue // One that is half removed takes no rows any more: finish it, and let it be made anew.
 		}
 		if err := drop(ctx, conn, table, p); err != nil {
 			return dropped, err

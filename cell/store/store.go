@@ -5,13 +5,17 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"quicproquo.dev/schema/ids"
@@ -25,19 +29,29 @@ var (
 	ErrCorrupt     = errors.New("a stored row failed its integrity check")
 )
 
-const defaultMaxConns = 16
+const (
+	defaultMaxConns = 16
+	urgentConns     = 2 // One for the lane of commits, one for cursors.
+	connectPatience = 5 * time.Second
+	cancelDelay     = 100 * time.Millisecond // A query whose context ended gets this long to end by itself,
+	abortDelay      = time.Second            // and this long until its connection is given up.
+	cleanupPatience = 2 * time.Second        // For a statement that only tidies up.
+)
 
 // Store is an open database.
 type Store struct {
 	pool   *pgxpool.Pool
+	urgent *pgxpool.Pool // For commits and cursors, which must not queue behind everybody's reads.
 	sealer *Sealer
+
+	detachPatience time.Duration
 }
 
 // Options say where the database is and what seals its columns.
 type Options struct {
 	URI      string // PostgreSQL connection string; a secret.
 	Sealer   *Sealer
-	MaxConns int32 // 0: 16.
+	MaxConns int32 // Besides the two that commits and cursors have to themselves. 0: 16.
 }
 
 // Open connects. It does not migrate; CheckCompatible says whether this release may use what is there.
@@ -46,38 +60,63 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.New("the database URI is not a PostgreSQL connection string") // err may quote the password.
 	}
-	cfg.MaxConns = defaultMaxConns
-	if o.MaxConns > 0 {
-		cfg.MaxConns = o.MaxConns
+	tune(cfg)
+	s := &Store{sealer: o.Sealer, detachPatience: detachPatience}
+	if s.pool, err = newPool(ctx, cfg, cmp.Or(o.MaxConns, defaultMaxConns)); err != nil {
+		return nil, err
 	}
-	cfg.ConnConfig.RuntimeParams["application_name"] = "quicproquo-cell"
-	cfg.ConnConfig.RuntimeParams["timezone"] = "UTC"
-	cfg.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
-		registerID(c.TypeMap())
-		return nil
+	if s.urgent, err = newPool(ctx, cfg, urgentConns); err != nil {
+		s.pool.Close()
+		return nil, err
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	s := &Store{pool: pool, sealer: o.Sealer}
 	if err := s.Ping(ctx); err != nil {
-		pool.Close()
+		s.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
+// tune sets what every connection has.
+func tune(cfg *pgxpool.Config) {
+	cfg.ConnConfig.RuntimeParams["application_name"] = "quicproquo-cell"
+	cfg.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = connectPatience
+	}
+	// A client that goes away in the middle of a call must not cost the pool a connection each time.
+	cfg.ConnConfig.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, CancelRequestDelay: cancelDelay, DeadlineDelay: abortDelay}
+	}
+	cfg.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
+		registerID(c.TypeMap())
+		return nil
+	}
+}
+
+func newPool(ctx context.Context, cfg *pgxpool.Config, size int32) (*pgxpool.Pool, error) {
+	cfg = cfg.Copy()
+	cfg.MaxConns = size
+	cfg.MinConns, cfg.MinIdleConns = min(cfg.MinConns, size), min(cfg.MinIdleConns, size)
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return pool, nil
+}
+
 // Close waits for connections in use and closes them all.
-func (s *Store) Close() { s.pool.Close() }
+func (s *Store) Close() {
+	s.pool.Close()
+	s.urgent.Close()
+}
 
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error { return classify(s.pool.Ping(ctx)) }
 
 // Stats returns how many connections are in use and open.
 func (s *Store) Stats() (inUse, open int32) {
-	st := s.pool.Stat()
-	return st.AcquiredConns(), st.TotalConns()
+	a, b := s.pool.Stat(), s.urgent.Stat()
+	return a.AcquiredConns() + b.AcquiredConns(), a.TotalConns() + b.TotalConns()
 }
 
 // Cell is the database's own identity.
@@ -93,39 +132,58 @@ func (s *Store) Cell(ctx context.Context) (Cell, error) {
 	return c, classify(err)
 }
 
+// begin starts a transaction in which each statement sees what was committed before it: after waiting for a lock,
+// what its holder stored. A database may have another default.
+const begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
+
 // tx runs f in a transaction.
 func (s *Store) tx(ctx context.Context, f func(pgx.Tx) error) error {
-	return classify(pgx.BeginFunc(ctx, s.pool, f))
+	return classify(pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{BeginQuery: begin}, f))
+}
+
+// cleanup is the context of a statement that must run although ctx may have ended.
+func cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), cleanupPatience)
 }
 
 // classify maps PostgreSQL's errors to ours; what it does not know stays as it is.
 func classify(err error) error {
 	var pg *pgconn.PgError
+	var connect *pgconn.ConnectError
 	switch {
 	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrExists), errors.Is(err, ErrUnavailable), errors.Is(err, ErrConflict), errors.Is(err, ErrTooMany):
 		return err
 	case errors.Is(err, pgx.ErrNoRows):
 		return ErrNotFound
+	case errors.As(err, &connect): // Whatever the reason: nobody is let in, also for a password that was changed.
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case errors.As(err, &pg):
 		return classifySQL(pg)
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	var conn *pgconn.ConnectError
-	if errors.As(err, &conn) || pgconn.SafeToRetry(err) || pgconn.Timeout(err) || isNetwork(err) {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		pgconn.SafeToRetry(err), pgconn.Timeout(err), isNetwork(err):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
 }
 
-// classifySQL goes by SQLSTATE (PostgreSQL, appendix A): 08 connection, 53 resources, 57P0x shutdown, 25006 read-only,
-// 40 transaction rollback.
+// Classes and codes of SQLSTATE (PostgreSQL, appendix A).
+var (
+	// Connection, rollback, resources, shutdown; a lock or a statement that was given up; read-only; a session that
+	// idled in a transaction too long.
+	awayCodes = []string{"08", "40", "53", "57P0", "57014", "55P03", "25006", "25P03"}
+	// Data or an index of the database is damaged.
+	damageCodes = []string{"XX001", "XX002"}
+)
+
 func classifySQL(pg *pgconn.PgError) error {
+	is := func(prefix string) bool { return strings.HasPrefix(pg.Code, prefix) }
 	switch {
 	case pg.Code == "23505":
 		return fmt.Errorf("%w: %s", ErrExists, pg.ConstraintName)
-	case pg.Code[:2] == "08", pg.Code[:2] == "53", pg.Code[:2] == "40", pg.Code[:4] == "57P0", pg.Code == "25006", pg.Code == "55P03":
+	case slices.ContainsFunc(awayCodes, is):
 		return fmt.Errorf("%w: %w", ErrUnavailable, pg)
+	case slices.ContainsFunc(damageCodes, is):
+		return fmt.Errorf("%w: %w", ErrCorrupt, pg)
 	}
 	return pg
 }

@@ -4,6 +4,7 @@ package telemetry
 import (
 	"context"
 	"log/slog"
+	"runtime/debug"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -23,11 +24,13 @@ type Metrics struct {
 	Enqueued         *prometheus.CounterVec   // result: stored, duplicate, refused.
 	EnqueuedBytes    prometheus.Counter       // MLS bytes stored.
 	DeliveryLag      prometheus.Histogram     // Seconds from acceptance to push, live deliveries.
+	DeliveriesHeld   prometheus.Counter       // Times that a damaged row stopped a channel for a device.
 	Deliveries       *prometheus.CounterVec   // path: live, stored.
 	Subscriptions    prometheus.Gauge
 	PolicyReloads    *prometheus.CounterVec // result: ok, invalid.
 	DatabaseUp       prometheus.Gauge
 	PartitionsFailed prometheus.Counter
+	Panics           prometheus.Counter
 }
 
 // latency buckets in seconds, from half a millisecond to 10 seconds.
@@ -50,11 +53,13 @@ func New() *Metrics {
 		Enqueued:         f.counters("enqueued_total", "Messages by result: stored, duplicate, refused.", "result"),
 		EnqueuedBytes:    f.counter("enqueued_bytes_total", "MLS ciphertext bytes stored."),
 		DeliveryLag:      f.histogram("delivery_lag_seconds", "Time from acceptance to push of live deliveries.", latency),
+		DeliveriesHeld:   f.counter("deliveries_held_total", "Times that a channel was held back from a device because a stored row cannot be read; the log names it."),
 		Deliveries:       f.counters("deliveries_total", "Pushed deliveries, by path: live from memory, stored from the database.", "path"),
 		Subscriptions:    f.gauge("subscriptions", "Devices that are subscribed."),
 		PolicyReloads:    f.counters("policy_reloads_total", "Policy files read after a change, by result.", "result"),
 		DatabaseUp:       f.gauge("database_up", "1 when the database answered the last check."),
 		PartitionsFailed: f.counter("maintenance_failures_total", "Failed rounds of partition and expiry maintenance."),
+		Panics:           f.counter("panics_total", "Panics that were stopped before they could end the process; each is a defect."),
 	}
 }
 
@@ -88,6 +93,12 @@ func (f factory) histograms(name, help string, buckets []float64, labels ...stri
 	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "qpq", Name: name, Help: help, Buckets: buckets}, labels)
 	f.r.MustRegister(h)
 	return h
+}
+
+// Panicked counts and logs, with its stack, a panic that somebody recovered.
+func (m *Metrics) Panicked(log *slog.Logger, where string, recovered any) {
+	m.Panics.Inc()
+	log.Error("a panic was stopped", "in", where, "panic", recovered, "stack", string(debug.Stack()))
 }
 
 type logKey struct{}

@@ -19,6 +19,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // A second signal ends the process at once.
 	if err := command().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "cell:", err)
 		stop()
@@ -65,23 +66,9 @@ func withConfig(use, short string, run func(context.Context, *server.Config, *sl
 		if err != nil {
 			return err
 		}
-		log, err := logger(config.LogLevel)
-		if err != nil {
-			return err
-		}
-		return run(c.Context(), config, log)
+		return run(c.Context(), config, config.Logger(c.ErrOrStderr()))
 	}}
 	c.Flags().StringVar(&file, "config", "", "configuration file (required)")
 	_ = c.MarkFlagRequired("config")
 	return c
-}
-
-func logger(level string) (*slog.Logger, error) {
-	var l slog.Level
-	if level != "" {
-		if err := l.UnmarshalText([]byte(level)); err != nil {
-			return nil, errors.New("logLevel: write debug, info, warn or error")
-		}
-	}
-	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
 }

@@ -1,0 +1,278 @@
+package delivery
+
+import (
+	"slices"
+	"time"
+
+	"quicproquo.dev/cell/store"
+	"quicproquo.dev/schema/ids"
+	"quicproquo.dev/schema/wire"
+)
+
+// position is how far one channel has been pushed.
+type position struct {
+	begun     bool      // sent is where the device's cursor stood.
+	sent      uint64    // Last sequence pushed, or known to need none.
+	prev      uint64    // Last sequence pushed in this subscription.
+	stored    uint64    // The channel's end as far as is known; beyond sent: read the database.
+	goal      uint64    // The channel's end when the subscription began.
+	unsure    bool      // There may be more than stored: read the database once.
+	heldUntil time.Time // A row after sent cannot be read; zero: all is well.
+	pending   []flying
+}
+
+// flying is a delivery that is not acknowledged.
+type flying struct {
+	seq  uint64
+	size int
+}
+
+func (p *position) held() bool { return !p.heldUntil.IsZero() }
+
+func (p *position) mustRead() bool { return !p.held() && (p.unsure || p.stored > p.sent) }
+
+// follow starts a channel behind after; false when it is followed already.
+func (s *Subscription) follow(channel ids.ID, after uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.positions[channel]; ok {
+		return false
+	}
+	s.place(channel, &position{begun: true, sent: after, stored: after})
+	return true
+}
+
+// place needs s.mu.
+func (s *Subscription) place(channel ids.ID, p *position) {
+	s.positions[channel] = p
+	s.order = append(s.order, channel)
+}
+
+// adopt starts a channel where its cursor stands; false when it was followed already. The inbox is, from the first
+// moment on, but only its cursor tells where it starts.
+func (s *Subscription) adopt(c store.Cursor) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, known := s.positions[c.ChannelID]
+	if !known {
+		p = &position{}
+		s.place(c.ChannelID, p)
+	}
+	if !p.begun {
+		p.begun, p.sent = true, c.AckedSeq
+	}
+	p.stored = max(p.stored, c.LastSeq, p.sent)
+	if !s.caughtUp {
+		p.goal = max(p.goal, c.LastSeq)
+	}
+	return !known
+}
+
+// behind notes a channel's end as the database has it.
+func (s *Subscription) behind(channel ids.ID, stored uint64) {
+	s.mu.Lock()
+	p, ok := s.positions[channel]
+	news := ok && stored > p.stored
+	if news {
+		p.stored = stored
+	}
+	s.mu.Unlock()
+	if news {
+		s.signal()
+	}
+}
+
+// doubt has a channel read once, whatever is known of its end.
+func (s *Subscription) doubt(channel ids.ID) {
+	s.mu.Lock()
+	if p, ok := s.positions[channel]; ok {
+		p.unsure = true
+	}
+	s.mu.Unlock()
+	s.signal()
+}
+
+// post puts a stored message into the mailbox; from a full one it is left to be read from the database.
+func (s *Subscription) post(m *store.Message) {
+	s.mu.Lock()
+	if p, ok := s.positions[m.ChannelID]; ok {
+		p.stored = max(p.stored, m.Seq)
+		if !p.held() && len(s.mailbox) < mailboxMessages && s.mailboxSize+len(m.Payload) <= mailboxBytes {
+			s.mailbox = append(s.mailbox, m)
+			s.mailboxSize += len(m.Payload)
+		}
+	}
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *Subscription) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Subscription) askReload() {
+	s.mu.Lock()
+	s.reload = true
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *Subscription) takeReload() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted := s.reload
+	s.reload = false
+	return wanted
+}
+
+func (s *Subscription) channels() []ids.ID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.order)
+}
+
+func (s *Subscription) follows(channel ids.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.positions[channel]
+	return ok
+}
+
+// next takes the mailbox's first message that is its channel's next. It reports when the database has to be read
+// instead: for what comes before that message, or, with an empty mailbox, for a channel that goes on.
+func (s *Subscription) next() (m *store.Message, mustRead bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reload {
+		return nil, true
+	}
+	for len(s.mailbox) > 0 {
+		m := s.mailbox[0]
+		p := s.positions[m.ChannelID]
+		if m.Seq > p.sent+1 && !p.held() {
+			return nil, true
+		}
+		s.mailbox[0] = nil
+		s.mailbox = s.mailbox[1:]
+		s.mailboxSize -= len(m.Payload)
+		if m.Seq == p.sent+1 && !p.held() {
+			return m, false
+		}
+	}
+	s.mailbox = nil
+	for _, p := range s.positions {
+		if p.mustRead() {
+			return nil, true
+		}
+	}
+	return nil, false
+}
+
+// unread returns a channel that has to be read, and its end as far as is known: the inbox before all others, since
+// it tells of channels, and these in turn, so that a busy one does not keep the others waiting.
+func (s *Subscription) unread() (channel ids.ID, after, end uint64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range len(s.order) + 1 {
+		at := 0
+		if i > 0 {
+			at = (s.turn + i - 1) % len(s.order)
+		}
+		p := s.positions[s.order[at]]
+		if !p.mustRead() {
+			continue
+		}
+		if i > 0 {
+			s.turn = at + 1
+		}
+		p.unsure = false
+		return s.order[at], p.sent, p.stored, true
+	}
+	return ids.ID{}, 0, 0, false
+}
+
+// reachedGoals reports whether everything stored at the beginning has been pushed, except what is held back.
+func (s *Subscription) reachedGoals() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.positions {
+		if p.sent < p.goal && !p.held() {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Subscription) skip(channel ids.ID, seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.positions[channel]
+	p.sent = max(p.sent, seq)
+}
+
+// hold stops a channel and returns the sequence up to which it was pushed.
+func (s *Subscription) hold(channel ids.ID, until time.Time) (after uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.positions[channel]
+	p.heldUntil, p.unsure = until, true // When the time is over, look again.
+	return p.sent
+}
+
+// release lets channels go on that were held long enough.
+func (s *Subscription) release(now time.Time) {
+	s.mu.Lock()
+	released := false
+	for _, p := range s.positions {
+		if p.held() && !now.Before(p.heldUntil) {
+			p.heldUntil, released = time.Time{}, true
+		}
+	}
+	s.mu.Unlock()
+	if released {
+		s.signal()
+	}
+}
+
+func (s *Subscription) tryReserve(m *store.Message, size int) (prev uint64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inFlight >= s.credit || s.inFlight > 0 && s.inFlightSize+size > creditBytes {
+		return 0, false
+	}
+	s.inFlight++
+	s.inFlightSize += size
+	p := s.positions[m.ChannelID]
+	prev = p.prev
+	p.sent, p.prev, p.stored = m.Seq, m.Seq, max(p.stored, m.Seq)
+	p.pending = append(p.pending, flying{m.Seq, size})
+	return prev, true
+}
+
+// settleAll gives back the credit of what is acknowledged, unless one of the acknowledgements is refused.
+func (s *Subscription) settleAll(acks []wire.Ack) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range acks {
+		if p, ok := s.positions[a.ChannelID]; !ok || a.Seq > p.sent {
+			return wire.Errorf(wire.CodeInvalidCursor, "sequence %d of channel %s was not delivered here", a.Seq, a.ChannelID)
+		}
+	}
+	for _, a := range acks {
+		s.settle(s.positions[a.ChannelID], a.Seq)
+	}
+	return nil
+}
+
+// settle needs s.mu.
+func (s *Subscription) settle(p *position, seq uint64) {
+	i := 0
+	for ; i < len(p.pending) && p.pending[i].seq <= seq; i++ {
+		s.inFlight--
+		s.inFlightSize -= p.pending[i].size
+	}
+	p.pending = p.pending[i:]
+}
