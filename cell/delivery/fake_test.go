@@ -211,6 +211,7 @@ type world struct {
 	log   *testLog
 	all   sync.WaitGroup
 	stop  context.CancelFunc
+	ends  []context.CancelFunc // Of readers.
 }
 
 // newWorld is ended by close, inside the bubble if there is one.
@@ -227,6 +228,9 @@ func newWorld(t testing.TB) *world {
 
 func (w *world) close() {
 	w.lane.Close()
+	for _, end := range w.ends {
+		end()
+	}
 	w.stop()
 	w.all.Wait()
 }
@@ -291,6 +295,7 @@ func (w *world) subscribe(device ids.ID, credit int, gated bool) *reader {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
+	w.ends = append(w.ends, cancel)
 	r.sub = w.hub.Subscribe(device, credit, r.push)
 	w.all.Go(func() { r.ended <- r.sub.Run(ctx) })
 	return r

@@ -126,7 +126,7 @@ func (s *Subscription) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.hub.adopt(s, cursors)
+	s.unasked = append(s.unasked, s.hub.adopt(s, cursors)...)
 	ends, err := s.hub.lastSeqs(ctx, s.unasked)
 	for channel, seq := range ends {
 		s.behind(channel, seq)

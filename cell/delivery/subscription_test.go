@@ -21,8 +21,8 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
+		defer w.close()
 		f(t, w)
-		w.close()
 	})
 }
 
@@ -43,7 +43,6 @@ func TestStoredThenLive(t *testing.T) {
 			}
 		}
 		r := w.subscribe(bob, 4096, false)
-		defer r.cancel()
 		synctest.Wait()
 		if marks := r.marks(); !slices.Equal(marks, []uint64{300}) {
 			t.Fatalf("CaughtUp: %v", marks)
@@ -72,7 +71,6 @@ func TestWhatIsStoredWhileCursorsAreReadIsDeliveredAtOnce(t *testing.T) {
 		w.store.cursorsRead = func() { w.send(message(c, 1)) } // After the snapshot, before anybody follows.
 		start := time.Now()
 		r := w.subscribe(bob, 10, false)
-		defer r.cancel()
 		synctest.Wait()
 		wantSeqs(t, r, c, upTo(1, 1))
 		if waited := time.Since(start); waited > 0 {
@@ -86,7 +84,6 @@ func TestAnotherReplicasMessagesAreFoundByPolling(t *testing.T) {
 		c := id(10)
 		w.store.join(bob, c)
 		r := w.subscribe(bob, 10, false)
-		defer r.cancel()
 		synctest.Wait()
 		w.store.put(message(c, 1))
 		w.store.put(message(c, 1))
@@ -107,7 +104,6 @@ func TestAFullMailboxFallsBackToTheDatabase(t *testing.T) {
 		c := id(10)
 		w.store.join(bob, c)
 		r := w.subscribe(bob, 4096, true)
-		defer r.cancel()
 		r.gate <- struct{}{} // CaughtUp.
 		synctest.Wait()
 		const n = mailboxMessages + 200
@@ -133,7 +129,6 @@ func TestCreditByCount(t *testing.T) {
 		w.store.join(bob, a)
 		w.store.join(bob, b)
 		r := w.subscribe(bob, 4, false)
-		defer r.cancel()
 		for range 3 {
 			w.send(message(a, 1))
 			w.send(message(b, 1))
@@ -170,7 +165,6 @@ func TestCreditByBytes(t *testing.T) {
 		c := id(10)
 		w.store.join(bob, c)
 		r := w.subscribe(bob, 256, false)
-		defer r.cancel()
 		const size = 5 << 20
 		for range 5 {
 			w.send(message(c, size))
@@ -223,7 +217,6 @@ func TestAcknowledgementsAreCumulativeAllOrNone(t *testing.T) {
 		}
 		r.cancel()
 		again := w.subscribe(bob, 256, false)
-		defer again.cancel()
 		w.send(message(a, 1))
 		synctest.Wait()
 		wantSeqs(t, again, a, []uint64{4})
@@ -268,7 +261,6 @@ func TestANewerSubscriptionReplaces(t *testing.T) {
 		old := w.subscribe(bob, 256, false)
 		synctest.Wait()
 		young := w.subscribe(bob, 256, false)
-		defer young.cancel()
 		if err := <-old.ended; !errors.Is(err, ErrReplaced) {
 			t.Fatalf("the older one ended with %v", err)
 		}
@@ -301,7 +293,6 @@ func TestADamagedRowStopsItsChannelAlone(t *testing.T) {
 		}
 		w.store.damaged[bad] = true
 		r := w.subscribe(bob, 256, false)
-		defer r.cancel()
 		synctest.Wait()
 		wantSeqs(t, r, sick, upTo(1, 2))
 		wantSeqs(t, r, sound, upTo(1, 5))
@@ -336,7 +327,6 @@ func TestAnAbsentDatabasePausesTheStream(t *testing.T) {
 		w.store.put(message(c, 1))
 		w.store.setAway(true)
 		r := w.subscribe(bob, 256, false)
-		defer r.cancel()
 		time.Sleep(time.Minute)
 		if r.count()+len(r.marks()) != 0 {
 			t.Fatal("something came without a database")
@@ -363,7 +353,6 @@ func TestOwnMessagesComeBackEmpty(t *testing.T) {
 		c := id(10)
 		w.store.join(bob, c)
 		r := w.subscribe(bob, 256, false)
-		defer r.cancel()
 		m := message(c, 10)
 		m.SenderID = bob
 		w.send(m)
@@ -382,7 +371,6 @@ func TestAWelcomeOfAnotherReplicaOpensItsChannel(t *testing.T) {
 		c := id(10)
 		w.store.join(bob, id(11))
 		r := w.subscribe(bob, 256, false)
-		defer r.cancel()
 		synctest.Wait()
 		w.store.join(bob, c)
 		w.store.put(message(c, 1))
@@ -403,7 +391,6 @@ func TestAChannelThatTheDeviceMadeElsewhereIsFound(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.store.join(bob, id(11))
 		r := w.subscribe(bob, 256, false)
-		defer r.cancel()
 		synctest.Wait()
 		w.store.join(bob, id(10)) // By the device's own connection to another replica: no Welcome.
 		w.store.put(message(id(10), 1))
@@ -417,7 +404,6 @@ func TestFollowFindsWhatWasWrittenBeforeIt(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.store.join(bob, id(11))
 		r := w.subscribe(bob, 256, false)
-		defer r.cancel()
 		synctest.Wait()
 		w.store.join(bob, id(10))
 		w.send(message(id(10), 1)) // Another member is quicker than the announcement of the channel.
@@ -432,7 +418,6 @@ func TestFollowDoesNotSkipWhatWaits(t *testing.T) {
 		c := id(10)
 		w.store.join(bob, c)
 		r := w.subscribe(bob, 1, false)
-		defer r.cancel()
 		w.send(message(bob, 1)) // Takes the only credit.
 		synctest.Wait()
 		for range 3 {
@@ -461,7 +446,6 @@ func TestABusyChannelLetsOthersThrough(t *testing.T) {
 		}
 		w.store.put(message(quiet, 1))
 		r := w.subscribe(bob, 4096, true)
-		defer r.cancel()
 		for range pageMessages + 1 {
 			r.gate <- struct{}{}
 		}
@@ -479,7 +463,6 @@ func TestCaughtUpComesThoughTheChannelGrows(t *testing.T) {
 			w.store.put(message(c, 1))
 		}
 		r := w.subscribe(bob, 4096, true)
-		defer r.cancel()
 		for i := range 3 * pageMessages { // For each that is read, one more is stored.
 			r.gate <- struct{}{}
 			w.send(message(c, 1))
@@ -507,7 +490,6 @@ func TestExpiredMessagesAreJumpedOver(t *testing.T) {
 			}
 		}
 		r := w.subscribe(bob, 256, false)
-		defer r.cancel()
 		synctest.Wait()
 		w.send(message(c, 1))
 		synctest.Wait()
