@@ -272,7 +272,7 @@ func TestANewerSubscriptionReplaces(t *testing.T) {
 			t.Fatalf("%d devices, %d followers", len(w.hub.devices), len(w.hub.followers[c]))
 		}
 		young.cancel()
-		<-young.ended
+		_ = <-young.ended
 		if len(w.hub.devices)+len(w.hub.followers) != 0 {
 			t.Fatal("the Hub remembers what has ended")
 		}

@@ -145,7 +145,7 @@ func (p *problem) note(ctx context.Context, s *Server, what string, err error, c
 	}
 	if now != "" && now != p.last {
 		count()
-		s.log.ErrorContext(ctx, what, "error", err)
+		s.log.ErrorContext(ctx, what, "error", err) //nolint:sloglint // every caller passes a constant.
 	}
 	p.last = now
 }
