@@ -86,7 +86,7 @@ func (h *history) disconnect(device ids.ID) {
 		synctest.Wait()
 		h.collect(device)
 		r.cancel()
-		_ = <-r.ended
+		<-r.ended //nolint:errcheck // Only its end matters.
 		delete(h.readers, device)
 	}
 }
@@ -105,7 +105,7 @@ func (h *history) run(s step) {
 		h.readers[device] = h.w.subscribe(device, 1+s.m%8, false)
 		synctest.Wait()
 		if old != nil {
-			_ = <-old.ended
+			<-old.ended //nolint:errcheck // Only its end matters.
 			h.readers[device], old = old, h.readers[device]
 			h.collect(device)
 			h.readers[device] = old

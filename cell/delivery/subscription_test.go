@@ -272,7 +272,7 @@ func TestANewerSubscriptionReplaces(t *testing.T) {
 			t.Fatalf("%d devices, %d followers", len(w.hub.devices), len(w.hub.followers[c]))
 		}
 		young.cancel()
-		_ = <-young.ended
+		<-young.ended //nolint:errcheck // Only its end matters.
 		if len(w.hub.devices)+len(w.hub.followers) != 0 {
 			t.Fatal("the Hub remembers what has ended")
 		}
