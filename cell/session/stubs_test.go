@@ -1,0 +1,179 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"quicproquo.dev/cell/delivery"
+	"quicproquo.dev/cell/identity"
+	"quicproquo.dev/cell/policy"
+	"quicproquo.dev/cell/store"
+	"quicproquo.dev/cell/telemetry"
+	"quicproquo.dev/schema/ids"
+	"quicproquo.dev/schema/wire"
+)
+
+var (
+	account = ids.ID{0xa}
+	phone   = ids.ID{0xb}
+	channel = ids.ID{0xc}
+)
+
+// stubs stand for everything behind a session. A method that has no behavior of its own succeeds at once.
+type stubs struct {
+	calls  atomic.Int64 // Calls that any method got.
+	status func(ctx context.Context) error
+	claim  func() *wire.ClaimKeyPackagesResponse
+	create func(ctx context.Context) error
+	ttl    atomic.Int64 // Of tokens, as time.Duration; 0: an hour.
+	panics atomic.Bool  // In Authenticate.
+	stored []*store.Message
+
+	mu sync.Mutex
+}
+
+var errNobody = wire.Errorf(wire.CodeInvalidCredentials, "nobody")
+
+func (s *stubs) principal() identity.Principal {
+	ttl := time.Duration(s.ttl.Load())
+	if ttl == 0 {
+		ttl = time.Hour
+	}
+	return identity.Principal{AccountID: account, DeviceID: phone, ExpiresAt: time.Now().Add(ttl)}
+}
+
+func (s *stubs) SignupStart(*wire.SignupStartRequest) (*wire.SignupStartResponse, error) {
+	s.calls.Add(1)
+	return &wire.SignupStartResponse{RegistrationResponse: make([]byte, 64)}, nil
+}
+
+func (s *stubs) SignupFinish(context.Context, *wire.SignupFinishRequest, []byte) (*wire.Session, identity.Principal, error) {
+	s.calls.Add(1)
+	return session(), s.principal(), nil
+}
+
+func session() *wire.Session {
+	return &wire.Session{AccessToken: []byte("access"), RefreshToken: []byte("refresh")}
+}
+
+func (s *stubs) LoginStart(context.Context, *wire.LoginStartRequest) (*wire.LoginStartResponse, *identity.Login, error) {
+	s.calls.Add(1)
+	return &wire.LoginStartResponse{KE2: make([]byte, 320)}, &identity.Login{}, nil
+}
+
+func (s *stubs) LoginFinish(*identity.Login, *wire.LoginFinishRequest) (*wire.LoginFinishResponse, error) {
+	s.calls.Add(1)
+	return nil, errNobody
+}
+
+func (s *stubs) StartSession(_ context.Context, l *identity.Login, _ *wire.StartSessionRequest, _ []byte) (*wire.Session, identity.Principal, error) {
+	s.calls.Add(1)
+	if l == nil {
+		return nil, identity.Principal{}, wire.Errorf(wire.CodeUnauthenticated, "log in")
+	}
+	return session(), s.principal(), nil
+}
+
+func (s *stubs) Refresh(context.Context, *wire.RefreshSessionRequest, []byte) (*wire.Session, identity.Principal, error) {
+	s.calls.Add(1)
+	return session(), s.principal(), nil
+}
+
+func (s *stubs) Authenticate(*wire.AuthenticateRequest, []byte) (identity.Principal, error) {
+	s.calls.Add(1)
+	if s.panics.Load() {
+		panic("in the reader")
+	}
+	return s.principal(), nil
+}
+
+func (s *stubs) Upload(ctx context.Context, p identity.Principal, _ *wire.UploadKeyPackagesRequest) (*wire.KeyPackageStatus, error) {
+	return s.Status(ctx, p)
+}
+
+func (s *stubs) Status(ctx context.Context, _ identity.Principal) (*wire.KeyPackageStatus, error) {
+	s.calls.Add(1)
+	if s.status != nil {
+		if err := s.status(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return &wire.KeyPackageStatus{}, nil
+}
+
+func (s *stubs) Claim(context.Context, identity.Principal, *wire.ClaimKeyPackagesRequest) (*wire.ClaimKeyPackagesResponse, error) {
+	s.calls.Add(1)
+	if s.claim != nil {
+		return s.claim(), nil
+	}
+	return &wire.ClaimKeyPackagesResponse{}, nil
+}
+
+func (s *stubs) GetAccount(context.Context, *wire.GetAccountRequest) (*wire.Account, error) {
+	s.calls.Add(1)
+	return nil, store.ErrNotFound
+}
+
+func (s *stubs) OpenDM(context.Context, identity.Principal, *wire.OpenDMRequest) (*wire.Channel, error) {
+	s.calls.Add(1)
+	return nil, errors.New("an error without a code")
+}
+
+func (s *stubs) CreateGroup(ctx context.Context, _ identity.Principal, _ *wire.CreateGroupRequest) (*wire.CreateGroupResponse, error) {
+	s.calls.Add(1)
+	if s.create != nil {
+		if err := s.create(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return &wire.CreateGroupResponse{}, nil
+}
+
+func (s *stubs) AppendBatch(_ context.Context, batch []*store.Append) error {
+	for i, a := range batch {
+		switch i % 3 { // What the store may say of a message.
+		case 0:
+			a.Message.Seq = 1
+		case 1:
+			a.Err = store.ErrNotFound
+		case 2:
+			a.Err = store.ErrOtherGeneration
+		}
+	}
+	return nil
+}
+
+func (s *stubs) ReadMessages(_ context.Context, c ids.ID, after uint64, _, _ int, _ time.Time) ([]*store.Message, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c != channel || after >= uint64(len(s.stored)) {
+		return nil, nil
+	}
+	return s.stored[after:], nil
+}
+
+func (s *stubs) Cursors(_ context.Context, device ids.ID) ([]store.Cursor, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return []store.Cursor{{ChannelID: device}, {ChannelID: channel, LastSeq: uint64(len(s.stored))}}, nil
+}
+
+func (s *stubs) ChannelCounts(context.Context, []ids.ID) (map[ids.ID]int, error) { return nil, nil }
+
+func (s *stubs) LastSeqs(context.Context, []ids.ID) (map[ids.ID]uint64, error) { return nil, nil }
+
+func (s *stubs) Acknowledge(context.Context, []store.Ack) error { return nil }
+
+// services are a cell's, with stubs behind them. The Hub does not run: nothing is polled.
+func services(s *stubs) (*Services, func()) {
+	m, log := telemetry.New(), slog.New(slog.DiscardHandler)
+	hub := delivery.NewHub(s, m, log, time.Now)
+	lane := delivery.NewLane(s, m, log, time.Now, hub.Announce)
+	rules := policy.Default()
+	return &Services{Identity: s, Keys: s, Channels: s, Lane: lane, Hub: hub, Cell: store.Cell{ID: ids.New(), RestoreEpoch: 1},
+		Policy: func() *policy.Policy { return rules }, Metrics: m, Log: log, Now: time.Now, Server: "cell test"}, lane.Close
+}
