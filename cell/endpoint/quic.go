@@ -40,6 +40,7 @@ type QUIC struct {
 	serving  chan struct{} // Closed when Serve ends; nil before it began.
 	closed   bool
 	running  sync.WaitGroup // Sessions; grows only while Serve runs.
+	closing  func() error
 }
 
 // Listen opens the UDP address. Serve accepts. reset keys the stateless resets (RFC 9000 §10.3) by which clients of a
@@ -58,6 +59,7 @@ func listen(address string, config *tls.Config, reset quic.StatelessResetKey, se
 		return nil, fmt.Errorf("listening on UDP %s: %w", address, err)
 	}
 	q := &QUIC{socket: socket, services: services, metrics: services.Metrics, sessions: map[*session.Session]struct{}{}}
+	q.closing = sync.OnceValue(q.close)
 	// The bare socket: wrapped, quic-go loses segmentation offload.
 	q.transport = &quic.Transport{Conn: socket, StatelessResetKey: &reset, ConnContext: q.watchHandshake}
 	q.listener, err = q.transport.Listen(config, &quic.Config{
@@ -191,8 +193,10 @@ func (q *QUIC) wait(ctx context.Context, patience time.Duration) {
 	}
 }
 
-// Close ends every connection, telling its client, and waits for the sessions.
-func (q *QUIC) Close() error {
+// Close ends every connection, telling its client, and waits for the sessions. It may be called again.
+func (q *QUIC) Close() error { return q.closing() }
+
+func (q *QUIC) close() error {
 	open, err := q.stopAccepting()
 	for _, s := range open {
 		s.Close()

@@ -50,9 +50,8 @@ func goldenRequests(t testing.TB) [][]byte {
 // offline is a session without a connection: frames go in by take, and what it writes is kept.
 type offline struct {
 	*Session
-	out  bytes.Buffer
-	end  func() []wire.Envelope
-	fail func(string, ...any)
+	out bytes.Buffer
+	end func() []wire.Envelope
 }
 
 func newOffline(t testing.TB, authenticated bool) *offline {

@@ -83,7 +83,7 @@ func TestWhatComesDuringAWriteGoesOutTogether(t *testing.T) {
 			t.Errorf("%d responses reported, want 3", n)
 		}
 		w.stop()
-		<-w.ended
+		<-w.ended //nolint:errcheck // Only its end matters.
 	})
 }
 
@@ -109,7 +109,7 @@ func TestPushesWaitAtHighWaterAndResponsesDoNot(t *testing.T) {
 		}
 		close(w.stream.gate)
 		w.stop()
-		<-w.ended
+		<-w.ended //nolint:errcheck // Only its end matters.
 		if last := w.stream.writes[len(w.stream.writes)-1]; string(last) != "push" {
 			t.Errorf("the end was not written: %.10q", last)
 		}
@@ -133,7 +133,7 @@ func TestAWaitingPushEndsWithItsContext(t *testing.T) {
 		}
 		close(w.stream.gate)
 		w.stop()
-		<-w.ended
+		<-w.ended //nolint:errcheck // Only its end matters.
 	})
 }
 
@@ -202,7 +202,7 @@ func TestABurstsBufferIsNotKept(t *testing.T) {
 		w.respond([]byte("small"))
 		synctest.Wait()
 		w.stop()
-		<-w.ended
+		<-w.ended //nolint:errcheck // Only its end matters.
 		if cap(w.buf) > 2*highWater {
 			t.Errorf("a buffer of %d bytes is kept", cap(w.buf))
 		}

@@ -17,6 +17,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // A second signal ends the process at once, and PostgreSQL with it.
 	if err := command().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "kubectl-qpq:", err)
 		stop()
@@ -50,7 +51,7 @@ DIR/connection.json says how to reach the cell. SIGINT or SIGTERM stops it.`,
 	c.Flags().StringVarP(&o.Manifest, "filename", "f", "", "manifest with one MessagingCell (required)")
 	c.Flags().StringVar(&o.Dir, "dir", "", "where data and keys are kept (default: a folder of the cell's name in your data directory)")
 	c.Flags().StringVar(&o.Listen, "listen", "", "UDP address of the cell (default: 127.0.0.1 and the manifest's endpoint port)")
-	c.Flags().BoolVarP(&o.Verbose, "verbose", "v", false, "show the cell's own log")
+	c.Flags().BoolVarP(&o.Verbose, "verbose", "v", false, "show all of the cell's log, not only warnings and errors")
 	_ = c.MarkFlagRequired("filename")
 	return c
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 
 	"github.com/bytemare/opaque"
@@ -46,6 +47,26 @@ type Key struct {
 	Key []byte `json:"key"`
 }
 
+const redacted = "(secret)"
+
+// Format implements fmt.Formatter: nothing is printed, whatever the verb.
+func (*Keys) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
+
+// LogValue implements slog.LogValuer: nothing is logged.
+func (*Keys) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// Format implements fmt.Formatter: nothing is printed, whatever the verb.
+func (OPAQUE) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
+
+// LogValue implements slog.LogValuer: nothing is logged.
+func (OPAQUE) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// Format implements fmt.Formatter: only the id is printed, whatever the verb.
+func (k Key) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "key %d %s", k.ID, redacted) }
+
+// LogValue implements slog.LogValuer: only the id is logged.
+func (k Key) LogValue() slog.Value { return slog.Uint64Value(uint64(k.ID)) }
+
 // Generate makes fresh keys.
 func Generate() *Keys {
 	conf := opaqueconf.Configuration()
@@ -72,7 +93,7 @@ func (k *Keys) Marshal() ([]byte, error) { return yaml.Marshal(k) }
 func Parse(b []byte) (*Keys, error) {
 	var k Keys
 	if err := yaml.UnmarshalStrict(b, &k); err != nil {
-		return nil, errors.New("the keys file is not the YAML it should be") // err may quote a key.
+		return nil, errors.New("the keys file is not YAML with the fields of " + Version + "; restore it from a backup") // err may quote a key.
 	}
 	if k.Version != Version {
 		return nil, fmt.Errorf("the keys file's version must be %q", Version)
@@ -96,20 +117,25 @@ func (k *Keys) check() error {
 	if len(k.NameIndex) != keySize {
 		return fmt.Errorf("nameIndex must have %d bytes", keySize)
 	}
-	for name, set := range map[string][]Key{"tokens": k.Tokens, "sealing": k.Sealing} {
-		if len(set) == 0 {
-			return fmt.Errorf("%s must have at least one key", name)
-		}
-		seen := map[uint32]bool{}
-		for _, key := range set {
-			if len(key.Key) != keySize || seen[key.ID] {
-				return fmt.Errorf("%s: key %d must have %d bytes and an id of its own", name, key.ID, keySize)
-			}
-			seen[key.ID] = true
-		}
+	if err := errors.Join(checkSet("tokens", k.Tokens), checkSet("sealing", k.Sealing)); err != nil {
+		return err
 	}
-	_, err := k.OPAQUE.material()
+	_, err := k.OPAQUE.Server() // Here, not at the first login.
 	return err
+}
+
+func checkSet(name string, set []Key) error {
+	if len(set) == 0 {
+		return fmt.Errorf("%s must have at least one key", name)
+	}
+	seen := map[uint32]bool{}
+	for _, key := range set {
+		if len(key.Key) != keySize || seen[key.ID] {
+			return fmt.Errorf("%s: key %d must have %d bytes and an id of its own", name, key.ID, keySize)
+		}
+		seen[key.ID] = true
+	}
+	return nil
 }
 
 func (o OPAQUE) material() (*opaque.ServerKeyMaterial, error) {

@@ -3,7 +3,9 @@ package celltest
 
 import (
 	"context"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,7 +16,6 @@ import (
 	"quicproquo.dev/cell/policy"
 	"quicproquo.dev/cell/server"
 	"quicproquo.dev/internal/cellkeys"
-	"quicproquo.dev/internal/embeddedpg/pgtest"
 	"quicproquo.dev/internal/pki"
 )
 
@@ -27,33 +28,79 @@ type Cell struct {
 	OpsURL   string
 	Log      *Log
 
+	file   string // The configuration's name in Dir.
 	server *server.Server
 }
 
 // Option changes a cell before it starts.
 type Option func(*setup)
 
-type setup struct{ policy *policy.Policy }
+type setup struct {
+	policy   *policy.Policy
+	database string
+}
 
 // WithPolicy changes the policy, which starts as the default.
 func WithPolicy(change func(*policy.Policy)) Option {
 	return func(s *setup) { change(s.policy) }
 }
 
+// WithDatabase takes a database other than a fresh one: it is migrated, and left alone when the test ends.
+func WithDatabase(uri string) Option { return func(s *setup) { s.database = uri } }
+
 // New makes and starts a cell that is stopped when the test ends. The package's TestMain must be pgtest's.
 func New(t testing.TB, options ...Option) *Cell {
 	t.Helper()
-	s := setup{policy.Default()}
+	c := Prepare(t, options...)
+	c.Start(t)
+	return c
+}
+
+// Prepare makes a cell without starting it. It is stopped when the test ends.
+func Prepare(t testing.TB, options ...Option) *Cell {
+	t.Helper()
+	s := setup{policy: policy.Default()}
 	for _, o := range options {
 		o(&s)
 	}
-	c := &Cell{Dir: t.TempDir(), Database: pgtest.New(t), Addr: "127.0.0.1:0", Log: &Log{}}
+	c := &Cell{Dir: t.TempDir(), Database: s.database, Addr: "127.0.0.1:0", Log: &Log{}, file: "cell.yaml"}
+	if c.Database == "" {
+		c.Database = newDatabase(t)
+	}
 	c.prepare(t, s)
-	config := c.config(t)
-	must(t, server.Migrate(t.Context(), config, c.logger()))
-	c.Start(t)
+	if s.database != "" {
+		must(t, server.Migrate(t.Context(), c.Config(t), c.logger()))
+	}
 	t.Cleanup(func() { c.Stop(t) })
 	return c
+}
+
+// Replica starts a further server of the same cell, at an address of its own.
+func (c *Cell) Replica(t testing.TB) *Cell {
+	t.Helper()
+	r := *c
+	r.Addr, r.Log, r.file, r.server = "127.0.0.1:0", &Log{}, "replica.yaml", nil
+	r.Start(t)
+	t.Cleanup(func() { r.Stop(t) })
+	return &r
+}
+
+// Reload has the running cell read its policy and certificate now.
+func (c *Cell) Reload(t testing.TB) { c.server.Reload(t.Context()) }
+
+// WritePolicy writes the policy file, which the cell reads at the next Reload.
+func (c *Cell) WritePolicy(t testing.TB, content []byte) {
+	t.Helper()
+	must(t, os.WriteFile(c.path("policy.yaml"), content, 0o600))
+}
+
+// WriteCertificate issues a certificate with its key, which the cell reads at the next Reload.
+func (c *Cell) WriteCertificate(t testing.TB) {
+	t.Helper()
+	cert, key, err := c.CA.IssueServer([]string{"127.0.0.1", "localhost"}, time.Now(), time.Hour)
+	must(t, err)
+	must(t, os.WriteFile(c.path("tls.crt"), cert, 0o600))
+	must(t, os.WriteFile(c.path("tls.key"), key, 0o600))
 }
 
 func (c *Cell) path(name string) string { return filepath.Join(c.Dir, name) }
@@ -63,13 +110,12 @@ func (c *Cell) prepare(t testing.TB, s setup) {
 	var err error
 	c.CA, err = pki.NewCA("test cell", time.Now(), time.Hour)
 	must(t, err)
-	cert, key, err := c.CA.IssueServer([]string{"127.0.0.1", "localhost"}, time.Now(), time.Hour)
-	must(t, err)
+	c.WriteCertificate(t)
 	keys, err := cellkeys.Generate().Marshal()
 	must(t, err)
 	rules, err := s.policy.Marshal()
 	must(t, err)
-	for name, content := range map[string][]byte{"tls.crt": cert, "tls.key": key, "keys.yaml": keys, "policy.yaml": rules,
+	for name, content := range map[string][]byte{"keys.yaml": keys, "policy.yaml": rules,
 		"database-uri": []byte(c.Database), "ca.crt": c.CA.CertPEM()} {
 		must(t, os.WriteFile(c.path(name), content, 0o600))
 	}
@@ -78,13 +124,17 @@ func (c *Cell) prepare(t testing.TB, s setup) {
 // CAFile is the path of the CA's certificate.
 func (c *Cell) CAFile() string { return c.path("ca.crt") }
 
-func (c *Cell) config(t testing.TB) *server.Config {
+// ConfigFile is the path of the configuration, as of the last Config or Start.
+func (c *Cell) ConfigFile() string { return c.path(c.file) }
+
+// Config writes the configuration file, with Addr as it is now, and returns what is in it.
+func (c *Cell) Config(t testing.TB) *server.Config {
 	t.Helper()
 	b, err := yaml.Marshal(server.Config{Version: server.Version, Listen: c.Addr, OpsListen: "127.0.0.1:0", DatabaseURIFile: c.path("database-uri"),
 		KeysFile: c.path("keys.yaml"), PolicyFile: c.path("policy.yaml"), CertFile: c.path("tls.crt"), KeyFile: c.path("tls.key"), DrainTimeout: "500ms"})
 	must(t, err)
-	must(t, os.WriteFile(c.path("cell.yaml"), b, 0o600))
-	config, err := server.LoadConfig(c.path("cell.yaml"))
+	must(t, os.WriteFile(c.ConfigFile(), b, 0o600))
+	config, err := server.LoadConfig(c.ConfigFile())
 	must(t, err)
 	return config
 }
@@ -92,9 +142,23 @@ func (c *Cell) config(t testing.TB) *server.Config {
 // Start serves the cell, again after a Stop.
 func (c *Cell) Start(t testing.TB) {
 	t.Helper()
-	s, err := server.Start(t.Context(), c.config(t), server.Release{Name: "cell", Version: "test"}, c.logger())
+	s, err := server.Start(t.Context(), c.Config(t), server.Release{Name: "cell", Version: "test"}, c.logger())
 	must(t, err)
 	c.server, c.Addr, c.OpsURL = s, s.Addr().String(), "http://"+s.OpsAddr().String()
+}
+
+// Ops is what the ops port answers to a GET.
+func (c *Cell) Ops(t testing.TB, path string) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.OpsURL+path, http.NoBody)
+	must(t, err)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: Patience}
+	answer, err := client.Do(request)
+	must(t, err)
+	defer answer.Body.Close()
+	b, err := io.ReadAll(answer.Body)
+	must(t, err)
+	return string(b)
 }
 
 // Stop drains and stops the cell, if it runs.

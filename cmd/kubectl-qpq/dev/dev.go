@@ -10,12 +10,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"quicproquo.dev/api/v1alpha1"
 	"quicproquo.dev/cell/server"
 	"quicproquo.dev/internal/embeddedpg"
 	"quicproquo.dev/internal/manifest"
+	"quicproquo.dev/internal/pki"
 	"quicproquo.dev/internal/version"
 )
 
@@ -24,7 +26,7 @@ type Options struct {
 	Manifest string
 	Dir      string    // Empty: a folder of the cell's name in the user's data directory.
 	Listen   string    // UDP address; empty: 127.0.0.1 and the manifest's port.
-	Verbose  bool      // Show the cell's log.
+	Verbose  bool      // Show all of the cell's log, not only warnings and errors.
 	Out, Log io.Writer // What people read; the log.
 }
 
@@ -39,10 +41,19 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Dir, err = directory(o.Dir, cell.Name); err != nil {
 		return err
 	}
+	unlock, err := lock(o.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	secrets, err := prepareSecrets(o.Dir, cell.Name)
+	if err != nil {
+		return err
+	}
 	for _, note := range notes(cell) {
 		fmt.Fprintln(o.Out, "note:", note)
 	}
-	pg, err := embeddedpg.Start(ctx, embeddedpg.Options{Dir: filepath.Join(o.Dir, "postgres"), Progress: o.Out})
+	pg, err := embeddedpg.Start(ctx, embeddedpg.Options{Dir: filepath.Join(o.Dir, databaseDir), Progress: o.Out})
 	if err != nil {
 		return fmt.Errorf("starting PostgreSQL: %w", err)
 	}
@@ -51,7 +62,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		defer cancel()
 		err = errors.Join(err, pg.Stop(patience))
 	}()
-	return serve(ctx, o, cell, pg)
+	return serve(ctx, o, cell, secrets, pg)
 }
 
 // directory makes and returns the absolute path of the folder that keeps everything.
@@ -89,12 +100,13 @@ func notes(cell *v1alpha1.MessagingCell) []string {
 	return list
 }
 
-func serve(ctx context.Context, o Options, cell *v1alpha1.MessagingCell, pg *embeddedpg.Server) error {
-	log := slog.New(slog.DiscardHandler)
+func serve(ctx context.Context, o Options, cell *v1alpha1.MessagingCell, secrets *pki.CA, pg *embeddedpg.Server) error {
+	level := slog.LevelWarn
 	if o.Verbose {
-		log = slog.New(slog.NewTextHandler(o.Log, nil))
+		level = slog.LevelInfo
 	}
-	files, err := prepare(o, cell, pg.URL())
+	log := slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: level}))
+	files, err := prepare(o, cell, secrets, pg.URL())
 	if err != nil {
 		return err
 	}
@@ -106,16 +118,19 @@ func serve(ctx context.Context, o Options, cell *v1alpha1.MessagingCell, pg *emb
 		return err
 	}
 	s, err := server.Start(ctx, config, server.Release{Name: "cell", Version: version.String()}, log)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w; stop the program that has it, or choose another with --listen 127.0.0.1:PORT (0: any free one)", err)
+	}
 	if err != nil {
 		return err
 	}
 	err = await(ctx, o, files, s, pg)
-	return errors.Join(err, os.Remove(files.connection), s.Stop(context.WithoutCancel(ctx)))
+	return errors.Join(err, forget(files.connection), s.Stop(context.WithoutCancel(ctx)))
 }
 
 // await tells how to reach the cell and waits for the end.
 func await(ctx context.Context, o Options, files files, s *server.Server, pg *embeddedpg.Server) error {
-	c := connection{Endpoint: s.Addr().String(), CAFile: files.ca, Pin: files.pin, OpsURL: "http://" + s.OpsAddr().String()}
+	c := connection{Endpoint: reachable(s.Addr()), CAFile: files.ca, Pin: files.pin, OpsURL: "http://" + s.OpsAddr().String()}
 	if err := c.write(files.connection); err != nil {
 		return err
 	}

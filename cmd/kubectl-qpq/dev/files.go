@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -30,18 +31,64 @@ const (
 // files are the paths of what the server reads and of what is told.
 type files struct{ config, connection, ca, pin string }
 
-// prepare writes everything the server reads into o.Dir; keys and the CA are made once and kept.
-func prepare(o Options, cell *v1alpha1.MessagingCell, databaseURI string) (files, error) {
-	in := func(name string) string { return filepath.Join(o.Dir, name) }
-	f := files{config: in("cell.yaml"), connection: in("connection.json"), ca: in(pki.CertFile)}
-	if err := os.Remove(f.connection); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return f, err // A stale one would say that the cell is ready.
-	}
-	ca, err := authority(o.Dir, cell.Name)
+// What a folder holds besides the files that prepare writes.
+const (
+	databaseDir    = "postgres"
+	keysFile       = "keys.yaml"
+	connectionFile = "connection.json"
+	lockFile       = "lock"
+)
+
+// lock takes a folder for this process, until the returned function is called or the process ends.
+func lock(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
-	f.pin = ca.Pin()
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = fmt.Errorf("%s serves a cell already; stop that, or choose another folder with --dir", dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { _ = f.Close() }, nil // Nothing was written.
+}
+
+// prepareSecrets removes what a process that was killed had told, and finds the CA and the cell's keys, or makes
+// them. To make new keys for old data would lock everybody out.
+func prepareSecrets(dir, name string) (*pki.CA, error) {
+	if err := forget(filepath.Join(dir, connectionFile)); err != nil {
+		return nil, err // A stale one would say that the cell is ready.
+	}
+	ca, err := authority(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	keys := filepath.Join(dir, keysFile)
+	if exists(filepath.Join(dir, databaseDir)) && !exists(keys) {
+		return nil, fmt.Errorf("%s is missing, without which the data in %s cannot be used: bring it back, or begin anew in an empty folder", keys, dir)
+	}
+	return ca, generateKeys(keys)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// forget removes a file that may not be there.
+func forget(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// prepare writes everything else the server reads into o.Dir.
+func prepare(o Options, cell *v1alpha1.MessagingCell, ca *pki.CA, databaseURI string) (files, error) {
+	in := func(name string) string { return filepath.Join(o.Dir, name) }
+	f := files{config: in("cell.yaml"), connection: in(connectionFile), ca: in(pki.CertFile), pin: ca.Pin()}
 	cert, key, err := ca.IssueServer(hosts(o, cell), time.Now(), certLifetime)
 	if err != nil {
 		return f, fmt.Errorf("issuing the certificate: %w", err)
@@ -51,12 +98,9 @@ func prepare(o Options, cell *v1alpha1.MessagingCell, databaseURI string) (files
 		return f, err
 	}
 	config, err := yaml.Marshal(server.Config{Version: server.Version, Listen: listenAddress(o, cell), OpsListen: "127.0.0.1:0",
-		DatabaseURIFile: in("database-uri"), KeysFile: in("keys.yaml"), PolicyFile: in("policy.yaml"),
+		DatabaseURIFile: in("database-uri"), KeysFile: in(keysFile), PolicyFile: in("policy.yaml"),
 		CertFile: in("tls.crt"), KeyFile: in("tls.key"), DrainTimeout: drainTimeout})
 	if err != nil {
-		return f, err
-	}
-	if err := generateKeys(in("keys.yaml")); err != nil {
 		return f, err
 	}
 	for name, content := range map[string][]byte{"tls.crt": cert, "tls.key": key, "policy.yaml": policy,
@@ -103,10 +147,19 @@ func hosts(o Options, cell *v1alpha1.MessagingCell) []string {
 	if host := cell.Spec.Endpoint.Host; host != "" {
 		list = append(list, host)
 	}
-	if host, _, err := net.SplitHostPort(o.Listen); err == nil && net.ParseIP(host) != nil && !net.ParseIP(host).IsUnspecified() {
+	if host, _, err := net.SplitHostPort(o.Listen); err == nil && host != "" && !net.ParseIP(host).IsUnspecified() {
 		list = append(list, host)
 	}
 	return list
+}
+
+// reachable is an address that clients on this machine can connect to, by a name that the certificate has.
+func reachable(listening net.Addr) string {
+	host, port, err := net.SplitHostPort(listening.String())
+	if err != nil || !net.ParseIP(host).IsUnspecified() {
+		return listening.String()
+	}
+	return net.JoinHostPort("127.0.0.1", port)
 }
 
 // connection is what DIR/connection.json says, once the cell is ready.
