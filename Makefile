@@ -17,7 +17,7 @@ CI_FUZZ_SECONDS := 180
 help: ## Show this help.
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##@ Use
 
@@ -67,6 +67,9 @@ secrets: ## Look for secrets committed by mistake.
 .PHONY: ci
 ci: ## Run what CI runs.
 	@.ci/run
+
+include hack/cluster/cluster.mk
+include hack/images/images.mk
 
 ##@ Clean up
 

@@ -4,8 +4,9 @@ package v1alpha1
 // what kstatus takes them to mean; the others say how far the operator came,
 // in the order of its phases.
 const (
-	// ConditionReady is True when clients can sign up, send and receive. It is
-	// Unknown until the operator has looked.
+	// ConditionReady is True when clients can sign up, send and receive, and
+	// also when the spec asks for no servers and none run. It is Unknown until
+	// the operator has looked.
 	ConditionReady = "Ready"
 	// ConditionReconciling is True while the operator works towards the spec,
 	// and absent otherwise.
@@ -26,6 +27,9 @@ const (
 	// ConditionAvailable is True when as many servers serve as the spec asks
 	// for.
 	ConditionAvailable = "Available"
+	// ConditionEndpointReady is True when status.endpoint leads to a server with
+	// a certificate that is valid there.
+	ConditionEndpointReady = "EndpointReady"
 	// ConditionDurabilityReduced is True when the database may lose what it
 	// has acknowledged, and absent otherwise.
 	ConditionDurabilityReduced = "DurabilityReduced"
@@ -61,6 +65,24 @@ const (
 	ReasonRolloutStuck = "RolloutStuck"
 	// ReasonScaledToZero is the reason when the spec asks for no servers.
 	ReasonScaledToZero = "ScaledToZero"
+	// ReasonSecretLost is the reason when a Secret is gone that cannot be made
+	// again: the keys that the data is sealed with, or the CA that clients have
+	// pinned.
+	ReasonSecretLost = "SecretLost"
+	// ReasonNameTaken is the reason when an object of the name that the cell
+	// needs belongs to somebody else.
+	ReasonNameTaken = "NameTaken"
+	// ReasonPinUnknown is the reason when the certificate is in order, but what
+	// comes with it does not say which CA clients should pin.
+	ReasonPinUnknown = "PinUnknown"
+	// ReasonEndpointPending is the reason while the address of the cell is not
+	// known yet.
+	ReasonEndpointPending = "EndpointPending"
+	// ReasonCertificatePending is the reason while servers do not yet present
+	// the certificate that is valid at the cell's address.
+	ReasonCertificatePending = "CertificatePending"
+	// ReasonUnobservable is the reason when the operator cannot ask the servers.
+	ReasonUnobservable = "Unobservable"
 	// ReasonApplyFailed is the reason when the API server refused an object of
 	// the cell.
 	ReasonApplyFailed = "ApplyFailed"

@@ -155,6 +155,11 @@ type MessagingCellStatus struct {
 	// +optional
 	Version string `json:"version,omitempty"`
 
+	// migration identifies the last schema migration that succeeded: one image
+	// with one database.
+	// +optional
+	Migration string `json:"migration,omitempty"`
+
 	// policyHash is the SHA-256, in hex, of the policy file that was last
 	// published to the delivery servers.
 	// +optional

@@ -1,0 +1,3 @@
+module quicproquo.dev/hack/cluster/mkimage
+
+go 1.26.0
