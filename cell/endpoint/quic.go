@@ -62,7 +62,7 @@ func listen(address string, config *tls.Config, reset quic.StatelessResetKey, se
 	q.closing = sync.OnceValue(q.close)
 	// The bare socket: wrapped, quic-go loses segmentation offload.
 	q.transport = &quic.Transport{Conn: socket, StatelessResetKey: &reset, ConnContext: q.watchHandshake}
-	q.listener, err = q.transport.Listen(config, &quic.Config{
+	settings := &quic.Config{
 		HandshakeIdleTimeout:           handshakePatience,
 		MaxIdleTimeout:                 idle,
 		KeepAlivePeriod:                keepAlive,
@@ -70,10 +70,9 @@ func listen(address string, config *tls.Config, reset quic.StatelessResetKey, se
 		MaxStreamReceiveWindow:         maxStreamWindow,
 		InitialConnectionReceiveWindow: connectionWindow,
 		MaxConnectionReceiveWindow:     2 * maxStreamWindow,
-		MaxIncomingStreams:             1,
-		MaxIncomingUniStreams:          session.LargeStreams,
-	})
-	if err != nil {
+	}
+	session.Configure(settings)
+	if q.listener, err = q.transport.Listen(config, settings); err != nil {
 		return nil, errors.Join(err, q.transport.Close(), socket.Close())
 	}
 	return q, nil

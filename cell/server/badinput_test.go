@@ -465,6 +465,15 @@ func TestGroupsThatDoNotFitTheirChannel(t *testing.T) {
 	}), wire.CodeInvalidMessage)
 	foreign := alice.Open(eve) // A group with eve, offered for the channel with bob.
 	alice.Conn.Refused(change(func(r *wire.CreateGroupRequest) { r.GroupInfo = foreign.Request.GroupInfo }), wire.CodeInvalidMessage)
+	later := *dm.Group
+	pending, err := later.Commit(mls.CommitOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := alice.Conn.Refused(change(func(r *wire.CreateGroupRequest) { r.GroupInfo = pending.GroupInfo }), wire.CodeInvalidMessage)
+	if !strings.Contains(refused.Message, "epoch 2") {
+		t.Errorf("a group of two Commits: %v", refused)
+	}
 	celltest.Must[*wire.CreateGroupResponse](alice.Conn, dm.Request)
 }
 

@@ -14,9 +14,7 @@ import (
 )
 
 const (
-	// LargeStreams is how many large frames a client may have under way: being read, or not yet answered.
-	LargeStreams = 8
-
+	largeIn       = 8                 // Large frames under way from the client: being read, or not yet answered.
 	largeOut      = 4                 // Large frames under way to the client.
 	largePatience = 60 * time.Second  // For a large frame to arrive.
 	strangerLimit = 16 << 10          // Bytes of a frame before authentication.
@@ -64,8 +62,9 @@ func (s *Session) skip(stream io.Reader, e *frame.TooLargeError) bool {
 	return err == nil
 }
 
-// acceptLarge takes frames that travel alone, once the connection is authenticated. The place of one is free again
-// when its request is answered: a client cannot pile them up here.
+// acceptLarge takes frames that travel alone, once the connection is authenticated. A stream's place is the client's
+// again when the request is answered: it can pile up large requests neither here nor, unread, in the connection's
+// flow control, where they would block the control stream.
 func (s *Session) acceptLarge() {
 	select {
 	case <-s.ctx.Done():
@@ -73,11 +72,6 @@ func (s *Session) acceptLarge() {
 	case <-s.authed:
 	}
 	for {
-		select {
-		case s.largeIn <- struct{}{}:
-		case <-s.ctx.Done():
-			return
-		}
 		stream, err := s.conn.AcceptUniStream(s.ctx)
 		if err != nil {
 			return
@@ -87,18 +81,15 @@ func (s *Session) acceptLarge() {
 }
 
 func (s *Session) readLarge(stream *quic.ReceiveStream) {
-	free := func() { <-s.largeIn }
 	stop := context.AfterFunc(s.ctx, func() { stream.CancelRead(quic.StreamErrorCode(CloseDone)) })
 	defer stop()
 	_ = stream.SetReadDeadline(time.Now().Add(largePatience))
 	b, err := readAlone(stream)
 	if err == nil {
-		if !s.take(b, free) {
-			free()
-		}
+		s.take(b, stream.ReleaseStreamCredit)
 		return
 	}
-	defer free()
+	defer stream.ReleaseStreamCredit()
 	stream.CancelRead(quic.StreamErrorCode(CloseProtocol))
 	var tooLarge *frame.TooLargeError
 	switch {

@@ -100,7 +100,6 @@ type Session struct {
 	writer   *writer
 	tokens   chan struct{} // Requests in flight.
 	calls    chan struct{} // Calls waiting for the database.
-	largeIn  chan struct{} // Large frames being read, or requests that came in one.
 	largeOut chan struct{} // Large frames being sent.
 	group    sync.WaitGroup
 	ready    chan struct{} // Closed when writer is there.
@@ -118,7 +117,13 @@ type Session struct {
 	expiry    *time.Timer
 }
 
-// New returns the session of an accepted connection.
+// Configure sets what a session needs of its connection: the control stream and no other, and so many streams for
+// large frames, of which each counts until the session gives it back.
+func Configure(c *quic.Config) {
+	c.MaxIncomingStreams, c.MaxIncomingUniStreams, c.RequireStreamCreditRelease = 1, largeIn, true
+}
+
+// New returns the session of an accepted connection, whose listener was given what Configure sets.
 func New(s *Services, conn *quic.Conn) *Session {
 	n := newSession(conn.Context(), s)
 	n.conn = conn
@@ -128,8 +133,7 @@ func New(s *Services, conn *quic.Conn) *Session {
 func newSession(ctx context.Context, s *Services) *Session {
 	n := &Session{Services: s, log: s.Log.With("connection", ids.New().String()[:16]),
 		tokens: make(chan struct{}, inFlight), calls: make(chan struct{}, concurrentCalls),
-		largeIn: make(chan struct{}, LargeStreams), largeOut: make(chan struct{}, largeOut),
-		ready: make(chan struct{}), authed: make(chan struct{})}
+		largeOut: make(chan struct{}, largeOut), ready: make(chan struct{}), authed: make(chan struct{})}
 	n.ctx, n.cancel = context.WithCancelCause(telemetry.WithLogger(ctx, n.log))
 	return n
 }
