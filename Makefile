@@ -38,8 +38,8 @@ generate: ## Regenerate Go code from the schema and the Kubernetes types.
 	@hack/generate.sh schema deepcopy
 
 .PHONY: manifests
-manifests: ## Regenerate the CRD from the Kubernetes types.
-	@hack/generate.sh crd
+manifests: ## Regenerate the CRD and the operator's role from the Go code.
+	@hack/generate.sh crd role
 
 ##@ Check
 

@@ -96,6 +96,34 @@ func TestTrouble(t *testing.T) {
 	}
 }
 
+func TestStuck(t *testing.T) {
+	t.Parallel()
+	pod := func(phase corev1.PodPhase, age time.Duration, reason string) corev1.Pod {
+		return corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(epoch.Add(-age))},
+			Status: corev1.PodStatus{Phase: phase, ContainerStatuses: []corev1.ContainerStatus{{
+				State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}},
+			}}},
+		}
+	}
+	for name, tc := range map[string]struct {
+		pods []corev1.Pod
+		yes  bool
+		look time.Duration
+	}{
+		"none":                {nil, false, 0},
+		"only just":           {[]corev1.Pod{pod(corev1.PodPending, time.Minute, "ErrImagePull")}, false, 4*time.Minute + time.Second},
+		"for long":            {[]corev1.Pod{pod(corev1.PodPending, startPatience, "ErrImagePull")}, true, 0},
+		"without any trouble": {[]corev1.Pod{pod(corev1.PodPending, time.Hour, "ContainerCreating")}, false, 0},
+		"it had started":      {[]corev1.Pod{pod(corev1.PodRunning, time.Hour, "CrashLoopBackOff")}, false, 0},
+		"the sooner of two":   {[]corev1.Pod{pod(corev1.PodPending, time.Minute, "A"), pod(corev1.PodPending, 3*time.Minute, "B")}, false, 2*time.Minute + time.Second},
+	} {
+		if yes, look := stuck(tc.pods, epoch); yes != tc.yes || look.RequeueAfter != tc.look {
+			t.Errorf("%s: %t, again after %s", name, yes, look.RequeueAfter)
+		}
+	}
+}
+
 func TestVersionOf(t *testing.T) {
 	t.Parallel()
 	s := &scope{MessagingCellReconciler: &MessagingCellReconciler{Images: Images{Cell: "localhost/quicproquo/cell:dev", Version: "v1.2.3"}}}

@@ -10,6 +10,8 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -96,7 +98,7 @@ func (s *scope) embeddedDatabase(ctx context.Context) (result ctrl.Result, err e
 	if err != nil {
 		return result, err
 	}
-	s.judgePostgres(set, pods, grown)
+	result = lowest(result, s.judgePostgres(set, pods, grown))
 	return result, s.unstick(ctx, set, pods)
 }
 
@@ -148,9 +150,9 @@ func claimDiffers(live, desired *appsv1.StatefulSet) bool {
 // growVolume asks for a larger volume; the claim of a StatefulSet does not
 // follow its template. It also notes which volume there is.
 func (s *scope) growVolume(ctx context.Context) error {
-	var claim corev1.PersistentVolumeClaim
-	if err := s.Get(ctx, s.named(resources.PostgresClaimName(s.cell)), &claim); err != nil {
-		return client.IgnoreNotFound(err)
+	claim, err := s.volumeClaim(ctx)
+	if err != nil || claim == nil {
+		return err
 	}
 	s.claim = string(claim.UID)
 	want := resources.PostgresStorage(s.cell)
@@ -159,23 +161,43 @@ func (s *scope) growVolume(ctx context.Context) error {
 	}
 	grown := claim.DeepCopy()
 	grown.Spec.Resources.Requests[corev1.ResourceStorage] = want
-	if err := s.Patch(ctx, grown, client.MergeFrom(&claim), client.FieldOwner(resources.Manager)); err != nil {
+	if err := s.Patch(ctx, grown, client.MergeFrom(claim), client.FieldOwner(resources.Manager)); err != nil {
 		return fmt.Errorf("growing the volume to %s: %w", want.String(), err)
 	}
 	s.did(ctx, "VolumeGrown", "GrowVolume", "asked for %s for claim %s", want.String(), claim.Name)
 	return nil
 }
 
-func (s *scope) judgePostgres(set *appsv1.StatefulSet, pods []corev1.Pod, grown error) {
-	s.database = set != nil && set.Status.ReadyReplicas > 0
+// volumeClaim returns the claim of the database's volume, nil if there is none.
+// One that was restored need not carry our labels, and is then not in the
+// cache.
+func (s *scope) volumeClaim(ctx context.Context) (*corev1.PersistentVolumeClaim, error) {
+	var claim corev1.PersistentVolumeClaim
+	key := s.named(resources.PostgresClaimName(s.cell))
+	err := s.Get(ctx, key, &claim)
+	if apierrors.IsNotFound(err) {
+		err = s.Live.Get(ctx, key, &claim)
+	}
+	if err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	return &claim, nil
+}
+
+func (s *scope) judgePostgres(set *appsv1.StatefulSet, pods []corev1.Pod, grown error) ctrl.Result {
+	s.database = set != nil && set.Status.ReadyReplicas > 0 && s.claim != ""
+	late, look := stuck(pods, s.now)
 	switch {
+	case !s.database && late:
+		s.bad(v1alpha1.ConditionDatabaseReady, v1alpha1.ReasonRolloutStuck, "the embedded PostgreSQL does not start%s: put that right, or see kubectl describe pod %s-0", trouble(pods), resources.PostgresName(s.cell))
 	case !s.database:
 		s.progressing(v1alpha1.ConditionDatabaseReady, "the embedded PostgreSQL does not answer yet%s", trouble(pods))
 	case grown != nil:
-		s.say(v1alpha1.ConditionDatabaseReady, "True", v1alpha1.ReasonApplyFailed, "the embedded PostgreSQL answers, but: %s", grown)
+		s.say(v1alpha1.ConditionDatabaseReady, metav1.ConditionTrue, v1alpha1.ReasonApplyFailed, "the embedded PostgreSQL answers, but: %s", grown)
 	default:
 		s.good(v1alpha1.ConditionDatabaseReady, "the embedded PostgreSQL answers")
 	}
+	return look
 }
 
 // unstick removes a pod that will never be ready and that the StatefulSet

@@ -88,9 +88,8 @@ func (s *scope) hasData(ctx context.Context) (bool, error) {
 	if s.cell.Spec.Database.Embedded == nil {
 		return false, nil
 	}
-	var claim corev1.PersistentVolumeClaim
-	err := s.Live.Get(ctx, s.named(resources.PostgresClaimName(s.cell)), &claim)
-	return err == nil, client.IgnoreNotFound(err)
+	claim, err := s.volumeClaim(ctx)
+	return claim != nil, err
 }
 
 // readSecret returns a Secret, nil if there is none.

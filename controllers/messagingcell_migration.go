@@ -17,7 +17,7 @@ import (
 // reconcileMigration runs one migration Job for each image with each database,
 // before servers of that image run.
 func reconcileMigration(ctx context.Context, s *scope) (ctrl.Result, error) {
-	if s.keys == nil || s.uri == nil || s.config == "" {
+	if !s.databaseKnown() || s.config == "" {
 		s.waits(v1alpha1.ConditionSchemaMigrated, "waits for the database and the cell's keys")
 		s.reached("")
 		return ctrl.Result{}, nil
@@ -36,9 +36,15 @@ func reconcileMigration(ctx context.Context, s *scope) (ctrl.Result, error) {
 		s.reached(id)
 		return ctrl.Result{}, nil
 	}
-	err = s.judgeMigration(ctx, job, id)
+	result, err := s.judgeMigration(ctx, job, id)
 	s.reached(id)
-	return ctrl.Result{}, err
+	return result, err
+}
+
+// databaseKnown reports whether it is known which database the cell has: by
+// its URI, and the embedded one also by its volume.
+func (s *scope) databaseKnown() bool {
+	return s.keys != nil && s.uri != nil && (s.claim != "" || s.cell.Spec.Database.SecretRef != nil)
 }
 
 // migrationID names a database and an image: "DATABASE.IMAGE".
@@ -65,22 +71,26 @@ func (s *scope) migrationJob(ctx context.Context, id string) (*batchv1.Job, erro
 
 func (s *scope) migrationKey(id string) string { return s.keys.digest("migration", []byte(id))[:10] }
 
-func (s *scope) judgeMigration(ctx context.Context, job *batchv1.Job, id string) error {
+func (s *scope) judgeMigration(ctx context.Context, job *batchv1.Job, id string) (ctrl.Result, error) {
 	pods, err := s.jobPods(ctx, job)
 	if err != nil {
-		return err
+		return ctrl.Result{}, err
 	}
+	late, look := stuck(pods, s.now)
 	switch {
 	case jobIs(job, batchv1.JobComplete):
 		s.cell.Status.Migration = id
 		s.schemaReady()
+		return ctrl.Result{}, nil
 	case jobIs(job, batchv1.JobFailed):
 		s.bad(v1alpha1.ConditionSchemaMigrated, v1alpha1.ReasonMigrationFailed, "Job %s failed%s: see kubectl logs job/%s, put right what it says; "+
 			"it is tried again in ten minutes, or once the Job is deleted", job.Name, trouble(pods), job.Name)
+	case late:
+		s.bad(v1alpha1.ConditionSchemaMigrated, v1alpha1.ReasonMigrationFailed, "Job %s does not start%s: put that right, or change spec.image", job.Name, trouble(pods))
 	default:
 		s.progressing(v1alpha1.ConditionSchemaMigrated, "Job %s brings the schema up to image %s%s", job.Name, s.image(), trouble(pods))
 	}
-	return nil
+	return look, nil
 }
 
 func (s *scope) schemaReady() {

@@ -40,7 +40,7 @@ func prune(ctx context.Context, s *scope) (ctrl.Result, error) {
 	wanted := s.wanted()
 	var errs []error
 	for kind, list := range ownedLists() {
-		if kind == "Job" && s.keys == nil {
+		if kind == "Job" && !s.databaseKnown() {
 			continue // Which one is wanted is not known.
 		}
 		errs = append(errs, s.pruneKind(ctx, kind, list, wanted))
@@ -70,7 +70,7 @@ func (s *scope) wanted() map[reference]bool {
 	for _, owned := range resources.Owned(s.cell) {
 		wanted[reference{owned.Kind, owned.Name}] = true
 	}
-	if s.keys != nil && s.uri != nil {
+	if s.databaseKnown() {
 		wanted[reference{"Job", resources.MigrationName(s.cell, s.migrationKey(s.migrationID()))}] = true
 	}
 	for unwanted := range s.unwanted {

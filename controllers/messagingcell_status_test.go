@@ -52,6 +52,8 @@ func TestJudge(t *testing.T) {
 			conditions: allGood(is("Available", no, progressing)), replicas: 3, serving: true, ready: yes, reason: "Succeeded", reconciling: progressing},
 		"all servers are missing": {
 			conditions: allGood(is("Available", no, progressing)), replicas: 3, ready: no, reason: progressing, reconciling: progressing},
+		"servers without the right certificate": {
+			conditions: allGood(is("EndpointReady", no, "CertificatePending")), replicas: 1, serving: true, ready: no, reason: "CertificatePending", reconciling: "CertificatePending"},
 		"policy is not loaded": {
 			conditions: allGood(is("PolicyApplied", no, progressing)), replicas: 1, serving: true, ready: yes, reason: "Succeeded", reconciling: progressing},
 		"nobody could look": {

@@ -3,8 +3,10 @@ package controllers
 import (
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
 )
 
 // trouble says what keeps pods from being ready, as the end of a sentence, and
@@ -33,6 +35,26 @@ func podTrouble(pod *corev1.Pod) string {
 		}
 	}
 	return ""
+}
+
+// startPatience is how long a pod may take to get its containers started:
+// images are pulled, volumes made, nodes added.
+const startPatience = 5 * time.Minute
+
+// stuck reports whether a pod with some trouble has not started for so long
+// that somebody must see to it, and if not, when to look again.
+func stuck(pods []corev1.Pod, now time.Time) (yes bool, look ctrl.Result) {
+	for i := range pods {
+		if pods[i].Status.Phase != corev1.PodPending || podTrouble(&pods[i]) == "" {
+			continue
+		}
+		left := startPatience - now.Sub(pods[i].CreationTimestamp.Time)
+		if left <= 0 {
+			return true, ctrl.Result{}
+		}
+		look = lowest(look, again(left+time.Second))
+	}
+	return false, look
 }
 
 // quiet are the reasons to wait that say only that a container starts.

@@ -5,7 +5,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")/.."
 
-generated=('schema/*.capnp.go' 'api/*/zz_generated.*.go' 'config/crd/*.yaml')
+generated=('schema/*.capnp.go' 'api/*/zz_generated.*.go' 'config/crd/messaging.quicproquo.dev_*.yaml' 'config/rbac/cells/role.yaml')
 
 changed() { git status --porcelain --untracked-files=all -- "${generated[@]}"; }
 

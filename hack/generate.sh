@@ -4,6 +4,7 @@
 #   hack/generate.sh schema       schema/*.capnp.go from the Cap'n Proto schema
 #   hack/generate.sh deepcopy     zz_generated.deepcopy.go of the Kubernetes types
 #   hack/generate.sh crd          config/crd from the Kubernetes types
+#   hack/generate.sh role         config/rbac/cells/role.yaml from the reconciler's markers
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -26,6 +27,10 @@ deepcopy() {
 
 crd() {
 	"$(hack/tool.sh controller-gen)" crd paths=./api/... output:crd:dir=config/crd
+}
+
+role() {
+	"$(hack/tool.sh controller-gen)" rbac:roleName=operator paths=./controllers/... output:rbac:dir=config/rbac/cells
 }
 
 for what in "$@"; do

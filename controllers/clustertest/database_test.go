@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -125,16 +126,40 @@ func TestVolumeGrows(t *testing.T) {
 	}
 }
 
+// A database that finds no place is somebody's affair after a while.
+func TestPostgresThatDoesNotStart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.apply("demo", "{}")
+	set := awaitsObject(w, "demo-postgres", &appsv1.StatefulSet{})
+	pod := w.postgresPod(set, "demo-postgres-1")
+	pod.Status = corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "no volume"}}}
+	w.must(w.Status().Update(t.Context(), pod))
+	w.postgres("demo", 0)
+	w.awaitsMessage(v1alpha1.ConditionDatabaseReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "finds no node: no volume")
+	w.clock.SetTime(w.clock.Now().Add(6 * time.Minute))
+	w.touch("demo")
+	w.awaitsMessage(v1alpha1.ConditionDatabaseReady, metav1.ConditionFalse, v1alpha1.ReasonRolloutStuck, "finds no node: no volume")
+	w.awaits("demo", status.FailedStatus)
+}
+
+// postgresPod is the pod of the database, of a revision.
+func (w *world) postgresPod(set *appsv1.StatefulSet, revision string) *corev1.Pod {
+	w.Helper()
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: set.Name + "-0", Namespace: w.ns, Labels: set.Spec.Template.Labels}, Spec: *set.Spec.Template.Spec.DeepCopy()}
+	pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+	pod.Labels[appsv1.StatefulSetRevisionLabel] = revision
+	w.must(w.Create(w.Context(), pod))
+	return pod
+}
+
 // A pod of an old revision that will never be ready makes room for the next.
 func TestStuckPostgresIsReplaced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.apply("demo", "{}")
 	set := awaitsObject(w, "demo-postgres", &appsv1.StatefulSet{})
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "demo-postgres-0", Namespace: w.ns, Labels: set.Spec.Template.Labels}, Spec: *set.Spec.Template.Spec.DeepCopy()}
-	pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
-	pod.Labels[appsv1.StatefulSetRevisionLabel] = "demo-postgres-0"
-	w.must(w.Create(t.Context(), pod))
+	pod := w.postgresPod(set, "demo-postgres-0")
 	w.postgres("demo", 0)
 	w.eventually("its removal", func() error { return w.gone(pod) })
 }

@@ -71,7 +71,7 @@ func TestInstallation(t *testing.T) {
 	var d appsv1.Deployment
 	w.must(w.Get(t.Context(), w.key("quicproquo-operator"), &d))
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "operator-0", Namespace: w.ns, Labels: d.Spec.Template.Labels}, Spec: d.Spec.Template.Spec}
-	w.must(w.Create(t.Context(), pod))
+	w.must(w.Create(t.Context(), pod, client.DryRunAll))
 	var binding rbacv1.RoleBinding
 	w.must(w.Get(t.Context(), w.key("operator"), &binding))
 	w.must(w.Get(t.Context(), w.key(binding.RoleRef.Name), &rbacv1.Role{}))

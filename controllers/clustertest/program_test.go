@@ -53,7 +53,7 @@ func TestProgram(t *testing.T) {
 	w.eventually("/readyz", func() error { return answers("http://" + health + "/readyz") })
 	w.apply("demo", "{}")
 	w.awaitsCondition("demo", v1alpha1.ConditionSecretsReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
-	w.postgres("demo", 1)
+	w.runPostgres("demo")
 	w.job("demo", "mirror.example.org/qpq/cell:dev")
 	var lease coordinationv1.Lease
 	w.must(w.Get(t.Context(), w.key("operator.messaging.quicproquo.dev"), &lease))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -89,7 +90,8 @@ func TestFailedMigration(t *testing.T) {
 	w.bringUp("demo", "{}")
 	w.apply("demo", "{image: 'test/cell:v3'}")
 	job := w.job("demo", "test/cell:v3")
-	w.jobPod(job, "{\"level\":\"INFO\"}\ncell: migrating the database: column is not there\n")
+	w.jobPod(job, corev1.PodFailed, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error",
+		Message: "{\"level\":\"INFO\"}\ncell: migrating the database: column is not there\n"}})
 	w.finish(job, batchv1.JobFailed)
 	for _, part := range []string{job.Name, "cell: migrating the database: column is not there", "kubectl logs job/"} {
 		w.awaitsMessage(v1alpha1.ConditionSchemaMigrated, metav1.ConditionFalse, v1alpha1.ReasonMigrationFailed, part)
@@ -106,14 +108,31 @@ func TestFailedMigration(t *testing.T) {
 	w.awaits("demo", status.CurrentStatus)
 }
 
-// jobPod is a pod of a Job that ended badly.
-func (w *world) jobPod(job *batchv1.Job, said string) {
+// An image that cannot be had does not stay work in progress for ever.
+func TestMigrationThatDoesNotStart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.bringUp("demo", "{}")
+	w.apply("demo", "{image: 'test/cell:typo'}")
+	job := w.job("demo", "test/cell:typo")
+	w.jobPod(job, corev1.PodPending, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "no such image"}})
+	w.awaitsMessage(v1alpha1.ConditionSchemaMigrated, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "ImagePullBackOff: no such image")
+	w.awaits("demo", status.InProgressStatus)
+	w.clock.SetTime(w.clock.Now().Add(6 * time.Minute))
+	w.touch("demo")
+	w.awaitsMessage(v1alpha1.ConditionSchemaMigrated, metav1.ConditionFalse, v1alpha1.ReasonMigrationFailed, "change spec.image")
+	w.awaits("demo", status.FailedStatus)
+	w.apply("demo", "{}")
+	w.awaits("demo", status.CurrentStatus)
+}
+
+// jobPod is a pod of a Job.
+func (w *world) jobPod(job *batchv1.Job, phase corev1.PodPhase, state corev1.ContainerState) {
 	w.Helper()
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: job.Name + "-x", Namespace: w.ns, Labels: job.Spec.Template.Labels}, Spec: *job.Spec.Template.Spec.DeepCopy()}
 	pod.Labels[batchv1.JobNameLabel] = job.Name
 	w.must(w.Create(w.Context(), pod))
-	pod.Status = corev1.PodStatus{Phase: corev1.PodFailed, ContainerStatuses: []corev1.ContainerStatus{{Name: "migrate",
-		State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", Message: said}}}}}
+	pod.Status = corev1.PodStatus{Phase: phase, ContainerStatuses: []corev1.ContainerStatus{{Name: "migrate", State: state}}}
 	w.must(w.Status().Update(w.Context(), pod))
 }
 
