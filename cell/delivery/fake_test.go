@@ -153,7 +153,7 @@ func (f *fakeStore) readCursors(device ids.ID) (list []store.Cursor, hook func()
 		if inbox := (b.ChannelID == device); inbox != (a.ChannelID == device) {
 			return map[bool]int{true: 1, false: -1}[inbox]
 		}
-		return bytes.Compare(a.ChannelID[:], b.ChannelID[:])
+		return a.ChannelID.Compare(b.ChannelID)
 	})
 	hook, f.cursorsRead = f.cursorsRead, nil
 	return list, hook, nil

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -198,10 +199,7 @@ func (h *Hub) flushAcks(ctx context.Context) {
 // poll finds channels that have grown without this process hearing of it.
 func (h *Hub) poll(ctx context.Context) {
 	h.mu.Lock()
-	channels := make([]ids.ID, 0, len(h.followers))
-	for c := range h.followers {
-		channels = append(channels, c)
-	}
+	channels := slices.Collect(maps.Keys(h.followers))
 	h.mu.Unlock()
 	seqs, err := h.lastSeqs(ctx, channels)
 	if err != nil {
@@ -225,10 +223,7 @@ func (h *Hub) lastSeqs(ctx context.Context, channels []ids.ID) (map[ids.ID]uint6
 // to another replica created its group.
 func (h *Hub) recount(ctx context.Context) {
 	h.mu.Lock()
-	devices := make([]ids.ID, 0, len(h.devices))
-	for d := range h.devices {
-		devices = append(devices, d)
-	}
+	devices := slices.Collect(maps.Keys(h.devices))
 	h.mu.Unlock()
 	counts, err := inParts(ctx, devices, h.store.ChannelCounts)
 	if err != nil {
@@ -261,9 +256,7 @@ func inParts[V any](ctx context.Context, all []ids.ID, read func(context.Context
 		if err != nil {
 			return got, err
 		}
-		for id, v := range some {
-			got[id] = v
-		}
+		maps.Copy(got, some)
 	}
 	return got, nil
 }

@@ -134,7 +134,7 @@ func newSession(ctx context.Context, s *Services) *Session {
 	n := &Session{Services: s, log: s.Log.With("connection", ids.New().String()[:16]),
 		tokens: make(chan struct{}, inFlight), calls: make(chan struct{}, concurrentCalls),
 		largeOut: make(chan struct{}, largeOut), ready: make(chan struct{}), authed: make(chan struct{})}
-	n.ctx, n.cancel = context.WithCancelCause(telemetry.WithLogger(ctx, n.log))
+	n.ctx, n.cancel = context.WithCancelCause(ctx)
 	return n
 }
 

@@ -128,15 +128,5 @@ func (s *Store) Device(ctx context.Context, id ids.ID) (Device, error) {
 
 // DeviceAccounts returns the account of each of the devices that exists and is not revoked.
 func (s *Store) DeviceAccounts(ctx context.Context, devices []ids.ID) (map[ids.ID]ids.ID, error) {
-	rows, err := s.pool.Query(ctx, `SELECT device_id, account_id FROM devices WHERE device_id = ANY ($1) AND revoked_at IS NULL`, devices)
-	if err != nil {
-		return nil, classify(err)
-	}
-	accounts := map[ids.ID]ids.ID{}
-	var device, account ids.ID
-	_, err = pgx.ForEachRow(rows, []any{&device, &account}, func() error {
-		accounts[device] = account
-		return nil
-	})
-	return accounts, classify(err)
+	return queryMap[ids.ID](ctx, s, `SELECT device_id, account_id FROM devices WHERE device_id = ANY ($1) AND revoked_at IS NULL`, devices)
 }

@@ -35,7 +35,7 @@ type Channel struct {
 
 // DirectChannel returns the one channel between two accounts and makes it when there is none.
 func (s *Store) DirectChannel(ctx context.Context, a, b ids.ID, now time.Time) (Channel, error) {
-	if bytes.Compare(a[:], b[:]) > 0 {
+	if a.Compare(b) > 0 {
 		a, b = b, a
 	}
 	c, err := s.directChannel(ctx, a, b)

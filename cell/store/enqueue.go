@@ -1,7 +1,7 @@
 package store
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,7 +80,7 @@ func (t *appendTx) read(ctx context.Context) error {
 		senders, deliveries, times = append(senders, a.Message.SenderID), append(deliveries, a.Message.DeliveryID), append(times, utc(a.IDTime))
 	}
 	channels = slices.Clone(chanOf)
-	slices.SortFunc(channels, func(a, b ids.ID) int { return bytes.Compare(a[:], b[:]) })
+	slices.SortFunc(channels, ids.ID.Compare)
 	channels = slices.Compact(channels)
 	var b pgx.Batch
 	b.Queue(begin)
@@ -195,10 +195,7 @@ func committed(tag pgconn.CommandTag) error {
 func (t *appendTx) queueDeliveryIDs(b *pgx.Batch) {
 	// Sorted: two transactions that insert the same ids wait for each other in one order.
 	slices.SortFunc(t.fresh, func(a, b *Append) int {
-		if c := bytes.Compare(a.Message.SenderID[:], b.Message.SenderID[:]); c != 0 {
-			return c
-		}
-		return bytes.Compare(a.Message.DeliveryID[:], b.Message.DeliveryID[:])
+		return cmp.Or(a.Message.SenderID.Compare(b.Message.SenderID), a.Message.DeliveryID.Compare(b.Message.DeliveryID))
 	})
 	n := len(t.fresh)
 	senders, deliveries, channels := make([]ids.ID, n), make([]ids.ID, n), make([]ids.ID, n)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -212,34 +213,12 @@ func (s *Store) Cursors(ctx context.Context, device ids.ID) ([]Cursor, error) {
 
 // ChannelCounts returns how many channels each of the devices reads.
 func (s *Store) ChannelCounts(ctx context.Context, devices []ids.ID) (map[ids.ID]int, error) {
-	rows, err := s.pool.Query(ctx, `SELECT device_id, count(*) FROM cursors WHERE device_id = ANY ($1) GROUP BY device_id`, devices)
-	if err != nil {
-		return nil, classify(err)
-	}
-	counts := make(map[ids.ID]int, len(devices))
-	var device ids.ID
-	var n int
-	_, err = pgx.ForEachRow(rows, []any{&device, &n}, func() error {
-		counts[device] = n
-		return nil
-	})
-	return counts, classify(err)
+	return queryMap[int](ctx, s, `SELECT device_id, count(*) FROM cursors WHERE device_id = ANY ($1) GROUP BY device_id`, devices)
 }
 
 // LastSeqs returns the last sequence of each of the channels that exists.
 func (s *Store) LastSeqs(ctx context.Context, channels []ids.ID) (map[ids.ID]uint64, error) {
-	rows, err := s.pool.Query(ctx, `SELECT channel_id, last_seq FROM channels WHERE channel_id = ANY ($1)`, channels)
-	if err != nil {
-		return nil, classify(err)
-	}
-	seqs := make(map[ids.ID]uint64, len(channels))
-	var channel ids.ID
-	var seq uint64
-	_, err = pgx.ForEachRow(rows, []any{&channel, &seq}, func() error {
-		seqs[channel] = seq
-		return nil
-	})
-	return seqs, classify(err)
+	return queryMap[uint64](ctx, s, `SELECT channel_id, last_seq FROM channels WHERE channel_id = ANY ($1)`, channels)
 }
 
 // Ack is one device's cumulative acknowledgement of one channel.
@@ -251,10 +230,7 @@ type Ack struct {
 // Acknowledge moves cursors forward, never back and never beyond the channel's end. It changes only rows that exist.
 func (s *Store) Acknowledge(ctx context.Context, acks []Ack) error {
 	slices.SortFunc(acks, func(a, b Ack) int { // One lock order everywhere.
-		if c := bytes.Compare(a.DeviceID[:], b.DeviceID[:]); c != 0 {
-			return c
-		}
-		return bytes.Compare(a.ChannelID[:], b.ChannelID[:])
+		return cmp.Or(a.DeviceID.Compare(b.DeviceID), a.ChannelID.Compare(b.ChannelID))
 	})
 	devices, channels, seqs := make([]ids.ID, len(acks)), make([]ids.ID, len(acks)), make([]int64, len(acks))
 	for i, a := range acks {

@@ -141,6 +141,22 @@ func (s *Store) tx(ctx context.Context, f func(pgx.Tx) error) error {
 	return classify(pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{BeginQuery: begin}, f))
 }
 
+// queryMap reads what a query of two columns, whose only argument is a list of ids, says of each.
+func queryMap[V any](ctx context.Context, s *Store, sql string, about []ids.ID) (map[ids.ID]V, error) {
+	rows, err := s.pool.Query(ctx, sql, about)
+	if err != nil {
+		return nil, classify(err)
+	}
+	found := make(map[ids.ID]V, len(about))
+	var id ids.ID
+	var v V
+	_, err = pgx.ForEachRow(rows, []any{&id, &v}, func() error {
+		found[id] = v
+		return nil
+	})
+	return found, classify(err)
+}
+
 // cleanup is the context of a statement that must run although ctx may have ended.
 func cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), cleanupPatience)

@@ -1,8 +1,7 @@
-// Package telemetry is the cell's metrics and the correlation id that ties its log lines together.
+// Package telemetry is the cell's metrics.
 package telemetry
 
 import (
-	"context"
 	"log/slog"
 	"runtime/debug"
 
@@ -99,19 +98,4 @@ func (f factory) histograms(name, help string, buckets []float64, labels ...stri
 func (m *Metrics) Panicked(log *slog.Logger, where string, recovered any) {
 	m.Panics.Inc()
 	log.Error("a panic was stopped", "in", where, "panic", recovered, "stack", string(debug.Stack()))
-}
-
-type logKey struct{}
-
-// WithLogger returns a context that carries a logger with its correlation attributes.
-func WithLogger(ctx context.Context, l *slog.Logger) context.Context {
-	return context.WithValue(ctx, logKey{}, l)
-}
-
-// Logger returns the context's logger, or one that drops everything.
-func Logger(ctx context.Context) *slog.Logger {
-	if l, ok := ctx.Value(logKey{}).(*slog.Logger); ok {
-		return l
-	}
-	return slog.New(slog.DiscardHandler)
 }

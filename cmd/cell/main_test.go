@@ -1,13 +1,9 @@
 package main
 
 import (
-	"bytes"
-	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -32,48 +28,9 @@ func TestMain(m *testing.M) {
 
 const patience = 30 * time.Second // Before a test has failed.
 
-// process is a running program.
-type process struct {
-	*exec.Cmd
-	mu  sync.Mutex
-	out bytes.Buffer
-}
-
-func (p *process) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.out.Write(b)
-}
-
-func (p *process) output() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.out.String()
-}
-
-func start(t *testing.T, args ...string) *process {
+func start(t *testing.T, args ...string) *celltest.Program {
 	t.Helper()
-	self, err := os.Executable()
-	must(t, err)
-	p := &process{Cmd: exec.Command(self, args...)}
-	p.Env = append(os.Environ(), asProgram+"=1", "QPQ_DATABASE_URI=")
-	p.Stdout, p.Stderr = p, p
-	must(t, p.Start())
-	t.Cleanup(func() { _ = p.Process.Kill() })
-	return p
-}
-
-// exit waits for the end and returns the exit code.
-func (p *process) exit(t *testing.T) int {
-	t.Helper()
-	timer := time.AfterFunc(patience, func() { _ = p.Process.Kill() })
-	defer timer.Stop()
-	err := p.Wait()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
-	}
-	return p.ProcessState.ExitCode()
+	return celltest.RunSelf(t, patience, []string{asProgram + "=1", "QPQ_DATABASE_URI="}, args...)
 }
 
 func must(t *testing.T, err error) {
@@ -90,9 +47,9 @@ func TestServeUntilSIGTERM(t *testing.T) {
 	c.Stop(t)
 	c.Config(t)
 	p := start(t, "serve", "--config", c.ConfigFile())
-	for end := time.Now().Add(patience); !strings.Contains(p.output(), "cell is ready"); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); !strings.Contains(p.Printed(), "cell is ready"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not ready:\n%s", p.output())
+			t.Fatalf("not ready:\n%s", p.Printed())
 		}
 	}
 	alice.Reconnect(c) // Her token and data outlived the other process.
@@ -101,10 +58,10 @@ func TestServeUntilSIGTERM(t *testing.T) {
 		t.Errorf("%+v", g)
 	}
 	alice.Conn.Close()
-	if code := p.exit(t); code != 0 {
+	if code := p.Exit(t); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	out := p.output()
+	out := p.Printed()
 	if !strings.Contains(out, "cell is draining") || !strings.Contains(out, "cell has stopped") {
 		t.Errorf("output:\n%s", out)
 	}
@@ -119,13 +76,13 @@ func TestMigrate(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(c.Dir, "database-uri"), []byte(pgtest.New(t)+"\n"), 0o600))
 	c.Config(t)
 	p := start(t, "serve", "--config", c.ConfigFile())
-	if code := p.exit(t); code != 1 || !strings.Contains(p.output(), "run `cell migrate` first") {
-		t.Errorf("before: exit code %d:\n%s", code, p.output())
+	if code := p.Exit(t); code != 1 || !strings.Contains(p.Printed(), "run `cell migrate` first") {
+		t.Errorf("before: exit code %d:\n%s", code, p.Printed())
 	}
 	for range 2 { // Again does no harm.
 		p := start(t, "migrate", "--config", c.ConfigFile())
-		if code := p.exit(t); code != 0 {
-			t.Errorf("exit code %d:\n%s", code, p.output())
+		if code := p.Exit(t); code != 0 {
+			t.Errorf("exit code %d:\n%s", code, p.Printed())
 		}
 	}
 }
@@ -144,8 +101,8 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"fly"}, 1, "fly"},
 	} {
 		p := start(t, x.args...)
-		if code := p.exit(t); code != x.code || !strings.Contains(p.output(), x.want) {
-			t.Errorf("%v: exit code %d:\n%s", x.args, code, p.output())
+		if code := p.Exit(t); code != x.code || !strings.Contains(p.Printed(), x.want) {
+			t.Errorf("%v: exit code %d:\n%s", x.args, code, p.Printed())
 		}
 	}
 }

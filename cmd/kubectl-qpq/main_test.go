@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -34,48 +31,9 @@ func TestMain(m *testing.M) {
 
 const patience = 2 * time.Minute // Before a test has failed; PostgreSQL is set up meanwhile.
 
-// process is a running program.
-type process struct {
-	*exec.Cmd
-	mu  sync.Mutex
-	out bytes.Buffer
-}
-
-func (p *process) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.out.Write(b)
-}
-
-func (p *process) output() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.out.String()
-}
-
-func start(t *testing.T, args ...string) *process {
+func start(t *testing.T, args ...string) *celltest.Program {
 	t.Helper()
-	self, err := os.Executable()
-	must(t, err)
-	p := &process{Cmd: exec.Command(self, args...)}
-	p.Env = append(os.Environ(), asProgram+"=1")
-	p.Stdout, p.Stderr = p, p
-	must(t, p.Start())
-	t.Cleanup(func() { _ = p.Process.Kill() })
-	return p
-}
-
-// exit waits for the end and returns the exit code.
-func (p *process) exit(t *testing.T) int {
-	t.Helper()
-	timer := time.AfterFunc(patience, func() { _ = p.Process.Kill() })
-	defer timer.Stop()
-	err := p.Wait()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
-	}
-	return p.ProcessState.ExitCode()
+	return celltest.RunSelf(t, patience, []string{asProgram + "=1"}, args...)
 }
 
 func must(t *testing.T, err error) {
@@ -96,7 +54,7 @@ func manifest(t *testing.T, spec string) string {
 
 // running is a cell that `dev` serves.
 type running struct {
-	*process
+	*celltest.Program
 	dir                           string
 	Endpoint, CAFile, Pin, OpsURL string
 }
@@ -104,7 +62,7 @@ type running struct {
 // serve starts `dev` and waits until it says how to reach the cell.
 func serve(t *testing.T, dir, listen string) *running {
 	t.Helper()
-	r := &running{process: start(t, "dev", "-f", manifest(t, "{}"), "--dir", dir, "--listen", listen), dir: dir}
+	r := &running{Program: start(t, "dev", "-f", manifest(t, "{}"), "--dir", dir, "--listen", listen), dir: dir}
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		b, err := os.ReadFile(filepath.Join(dir, "connection.json"))
 		if err == nil {
@@ -112,7 +70,7 @@ func serve(t *testing.T, dir, listen string) *running {
 			return r
 		}
 		if time.Now().After(end) || !errors.Is(err, os.ErrNotExist) {
-			t.Fatalf("not ready (%v):\n%s", err, r.output())
+			t.Fatalf("not ready (%v):\n%s", err, r.Printed())
 		}
 	}
 }
@@ -143,8 +101,8 @@ func (r *running) stop(t *testing.T, signal os.Signal) {
 	pid, err := os.ReadFile(filepath.Join(r.dir, "postgres", "data", "postmaster.pid"))
 	must(t, err)
 	must(t, r.Process.Signal(signal))
-	if code := r.exit(t); code != 0 {
-		t.Errorf("exit code %d:\n%s", code, r.output())
+	if code := r.Exit(t); code != 0 {
+		t.Errorf("exit code %d:\n%s", code, r.Printed())
 	}
 	if _, err := os.Stat(filepath.Join(r.dir, "connection.json")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("connection.json is left: %v", err)
@@ -174,8 +132,8 @@ func TestDevKeepsItsData(t *testing.T) {
 
 	t.Run("the folder is taken", func(t *testing.T) {
 		p := start(t, "dev", "-f", manifest(t, "{}"), "--dir", dir, "--listen", "127.0.0.1:0")
-		if code := p.exit(t); code != 1 || !strings.Contains(p.output(), "serves a cell already") || !strings.Contains(p.output(), "--dir") {
-			t.Errorf("exit code %d:\n%s", code, p.output())
+		if code := p.Exit(t); code != 1 || !strings.Contains(p.Printed(), "serves a cell already") || !strings.Contains(p.Printed(), "--dir") {
+			t.Errorf("exit code %d:\n%s", code, p.Printed())
 		}
 		if _, err := os.Stat(filepath.Join(dir, "connection.json")); err != nil {
 			t.Errorf("the other's connection.json: %v", err)
@@ -183,8 +141,8 @@ func TestDevKeepsItsData(t *testing.T) {
 	})
 	t.Run("the port is taken", func(t *testing.T) {
 		p := start(t, "dev", "-f", manifest(t, "{}"), "--dir", t.TempDir(), "--listen", first.Endpoint)
-		if code := p.exit(t); code != 1 || !strings.Contains(p.output(), "address already in use") || !strings.Contains(p.output(), "--listen") {
-			t.Errorf("exit code %d:\n%s", code, p.output())
+		if code := p.Exit(t); code != 1 || !strings.Contains(p.Printed(), "address already in use") || !strings.Contains(p.Printed(), "--listen") {
+			t.Errorf("exit code %d:\n%s", code, p.Printed())
 		}
 	})
 	first.stop(t, syscall.SIGTERM)
@@ -193,8 +151,8 @@ func TestDevKeepsItsData(t *testing.T) {
 	must(t, os.WriteFile(stale, []byte("stale"), 0o600))
 	must(t, os.Rename(filepath.Join(dir, "keys.yaml"), filepath.Join(dir, "keys.away")))
 	p := start(t, "dev", "-f", manifest(t, "{}"), "--dir", dir, "--listen", "127.0.0.1:0")
-	if code := p.exit(t); code != 1 || !strings.Contains(p.output(), "keys.yaml is missing") {
-		t.Errorf("data without keys: exit code %d:\n%s", code, p.output())
+	if code := p.Exit(t); code != 1 || !strings.Contains(p.Printed(), "keys.yaml is missing") {
+		t.Errorf("data without keys: exit code %d:\n%s", code, p.Printed())
 	}
 	if _, err := os.Stat(stale); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the stale connection.json: %v", err)
@@ -223,16 +181,16 @@ func TestDevRefusesWhatAClusterWould(t *testing.T) {
 	} {
 		dir := filepath.Join(t.TempDir(), "cell")
 		p := start(t, "dev", "-f", x.file, "--dir", dir)
-		if code := p.exit(t); code != 1 || !strings.Contains(p.output(), x.want) {
-			t.Errorf("%s: exit code %d:\n%s", x.name, code, p.output())
+		if code := p.Exit(t); code != 1 || !strings.Contains(p.Printed(), x.want) {
+			t.Errorf("%s: exit code %d:\n%s", x.name, code, p.Printed())
 		}
 		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: the folder was made: %v", x.name, err)
 		}
 	}
 	p := start(t, "dev")
-	if code := p.exit(t); code != 1 || !strings.Contains(p.output(), "filename") {
-		t.Errorf("no -f: exit code %d:\n%s", code, p.output())
+	if code := p.Exit(t); code != 1 || !strings.Contains(p.Printed(), "filename") {
+		t.Errorf("no -f: exit code %d:\n%s", code, p.Printed())
 	}
 }
 
@@ -241,7 +199,7 @@ func TestDevNames(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "cell.yaml") // The default folder is named after the cell.
 	must(t, os.WriteFile(bad, []byte(strings.Replace(sample, "name: test", "name: ../../outside", 1)+"spec: {}\n"), 0o600))
 	p := start(t, "dev", "-f", bad)
-	if code := p.exit(t); code != 1 || !strings.Contains(p.output(), "metadata.name") {
-		t.Errorf("exit code %d:\n%s", code, p.output())
+	if code := p.Exit(t); code != 1 || !strings.Contains(p.Printed(), "metadata.name") {
+		t.Errorf("exit code %d:\n%s", code, p.Printed())
 	}
 }

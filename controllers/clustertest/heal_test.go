@@ -187,7 +187,7 @@ func TestDeletedCellIsAdoptedAgain(t *testing.T) {
 	cell := w.bringUp("demo", "{}")
 	before := w.secretData()
 	w.must(w.Delete(t.Context(), cell))
-	w.collect(cell)
+	w.collects(cell)
 	for _, object := range []client.Object{&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "demo-policy"}}, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "demo"}},
 		&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "demo"}}, &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "demo-postgres"}}, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "demo"}}} {
 		object.SetNamespace(w.ns)

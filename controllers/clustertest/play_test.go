@@ -1,10 +1,12 @@
 package clustertest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -258,21 +260,47 @@ func (w *world) bringUp(name, spec string) *v1alpha1.MessagingCell {
 	return w.cell(name)
 }
 
-// collect plays the garbage collector for a cell that was deleted.
-func (w *world) collect(cell *v1alpha1.MessagingCell) {
+// collects plays the garbage collector for a deleted cell until the test
+// ends: like the real one it comes back, for what an operator that had not
+// yet seen the deletion put there in the meantime.
+func (w *world) collects(cell *v1alpha1.MessagingCell) {
 	w.Helper()
+	w.removePods(cell.Name)
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	w.Cleanup(func() { stop(); running.Wait() })
+	running.Go(func() {
+		for ctx.Err() == nil {
+			if err := w.collectOnce(ctx, cell); err != nil && ctx.Err() == nil {
+				w.Errorf("collecting what %s owned: %v", cell.Name, err)
+				return
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	})
+}
+
+func (w *world) collectOnce(ctx context.Context, cell *v1alpha1.MessagingCell) error {
 	for _, list := range []client.ObjectList{&corev1.ConfigMapList{}, &corev1.ServiceList{}, &corev1.ServiceAccountList{}, &corev1.SecretList{},
 		&corev1.PersistentVolumeClaimList{}, &appsv1.DeploymentList{}, &appsv1.StatefulSetList{}, &batchv1.JobList{}, &policyv1.PodDisruptionBudgetList{}} {
-		w.must(w.List(w.Context(), list, client.InNamespace(w.ns)))
-		w.must(meta.EachListItem(list, func(item runtime.Object) error {
+		if err := w.List(ctx, list, client.InNamespace(w.ns)); err != nil {
+			return err
+		}
+		err := meta.EachListItem(list, func(item runtime.Object) error {
 			object := item.(client.Object)
 			if !slices.ContainsFunc(object.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return r.UID == cell.UID }) {
 				return nil
 			}
-			return client.IgnoreNotFound(w.Delete(w.Context(), object, client.PropagationPolicy(metav1.DeletePropagationBackground)))
-		}))
+			return client.IgnoreNotFound(w.Delete(ctx, object, client.PropagationPolicy(metav1.DeletePropagationBackground)))
+		})
+		if err != nil {
+			return err
+		}
 	}
-	w.removePods(cell.Name)
+	return nil
 }
 
 func (w *world) gone(object client.Object) error {

@@ -96,9 +96,6 @@ func (s *Server) DatabaseURL(database string) string {
 	return u.String()
 }
 
-// Port is the TCP port on 127.0.0.1.
-func (s *Server) Port() int { return s.port }
-
 // Major is the server's major version, for example 17.
 func (s *Server) Major() int { return s.major }
 

@@ -2,6 +2,7 @@
 package ids
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
@@ -41,6 +42,9 @@ func (id ID) DeliveryTime() (t time.Time, ok bool) {
 	ms := int64(binary.BigEndian.Uint32(id[0:]))<<16 | int64(binary.BigEndian.Uint16(id[4:]))
 	return time.UnixMilli(ms), true
 }
+
+// Compare orders ids by their bytes: negative, 0 or positive as id is before, the same as or after other.
+func (id ID) Compare(other ID) int { return bytes.Compare(id[:], other[:]) }
 
 // IsZero reports whether id is all zero, which names nothing.
 func (id ID) IsZero() bool { return id == ID{} }

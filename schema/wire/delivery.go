@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"strconv"
 	"time"
 
 	"quicproquo.dev/schema"
@@ -235,5 +236,5 @@ func decodeCaughtUp(s schema.CaughtUp) (*CaughtUp, error) { return &CaughtUp{s.D
 
 // PayloadTooLarge is the error for an MLS message of n bytes where limit are taken.
 func PayloadTooLarge(n, limit int) *Error {
-	return Errorf(CodePayloadTooLarge, "the message has %d bytes, at most %d are taken; split it", n, limit).With("limit", itoa(limit))
+	return Errorf(CodePayloadTooLarge, "the message has %d bytes, at most %d are taken; split it", n, limit).With("limit", strconv.Itoa(limit))
 }

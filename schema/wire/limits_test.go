@@ -2,6 +2,7 @@ package wire
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -150,7 +151,7 @@ func TestLimits(t *testing.T) {
 			got, err := Unmarshal(mustMarshal(t, Envelope{CorrelationID: 77, Body: c.body}))
 			checkError(t, err, c.code, "field", c.field)
 			if c.code == CodePayloadTooLarge {
-				checkError(t, err, c.code, "limit", itoa(MaxPayload))
+				checkError(t, err, c.code, "limit", strconv.Itoa(MaxPayload))
 			}
 			if got.CorrelationID != 77 || got.Body != nil {
 				t.Errorf("the envelope is %+v, want its correlation id and no body", got)

@@ -1,12 +1,6 @@
 package wire
 
-import (
-	"strconv"
-
-	"quicproquo.dev/schema"
-)
-
-func itoa(n int) string { return strconv.Itoa(n) }
+import "quicproquo.dev/schema"
 
 // as decodes one member of a union as the interface its siblings share.
 func as[I, S any, B any](get func() (S, error), decode func(S) (B, error)) (I, error) {
