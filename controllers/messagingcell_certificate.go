@@ -141,6 +141,9 @@ func (s *scope) issued(ctx context.Context, ca *pki.CA) (ctrl.Result, error) {
 		c.leaf, _, _ = parsePair(secret) //nolint:errcheck // What cannot be used is replaced.
 	}
 	if reason := issueReason(c); reason != "" {
+		if c.leaf != nil && nodesUnknown(s.cell, s.pods) {
+			c.hosts = withAddresses(c.hosts, c.leaf)
+		}
 		if c.leaf, err = s.issue(ctx, ca, c.hosts, reason); err != nil {
 			return ctrl.Result{}, err
 		}
@@ -183,6 +186,24 @@ func parsePair(secret *corev1.Secret) (*x509.Certificate, []*x509.Certificate, e
 		}
 	}
 	return chain[0], chain, nil
+}
+
+// nodesUnknown reports whether clients reach the cell at nodes, and none runs
+// a server yet, as when a deleted cell is applied again.
+func nodesUnknown(cell *v1alpha1.MessagingCell, pods []corev1.Pod) bool {
+	return nodePortEndpoint(cell) && !slices.ContainsFunc(pods, func(pod corev1.Pod) bool { return pod.Status.HostIP != "" })
+}
+
+// withAddresses adds the addresses that leaf is valid for, up to a number: the
+// servers probably return to nodes where they were, and need not wait there
+// for another certificate to reach them.
+func withAddresses(hosts []string, leaf *x509.Certificate) []string {
+	const most = 16
+	for _, ip := range leaf.IPAddresses[:min(most, len(leaf.IPAddresses))] {
+		hosts = append(hosts, ip.String())
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
 }
 
 // hosts are the names and addresses at which clients may reach a cell, sorted:

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -79,6 +80,38 @@ func TestHosts(t *testing.T) {
 	} {
 		if got := hosts(tc.cell, tc.svc, pods); !slices.Equal(got, tc.want) {
 			t.Errorf("%s: hosts %v, want %v", name, got, tc.want)
+		}
+	}
+}
+
+// A cell that is applied again keeps the addresses that it was reached at, so
+// that its servers need not wait for yet another certificate.
+func TestHostsOfAReturningCell(t *testing.T) {
+	t.Parallel()
+	leaf := makeCertificate(t, makeCA(t)).leaf
+	if got := withAddresses([]string{"10.0.0.9", "demo"}, leaf); !slices.Equal(got, []string{"10.0.0.9", "192.0.2.1", "demo"}) {
+		t.Errorf("hosts %v", got)
+	}
+	for range 100 {
+		leaf.IPAddresses = append(leaf.IPAddresses, leaf.IPAddresses[0])
+		leaf.IPAddresses[0] = net.IPv4(192, 0, 2, byte(len(leaf.IPAddresses)))
+	}
+	if got := len(withAddresses(nil, leaf)); got > 16 {
+		t.Errorf("%d addresses are kept", got)
+	}
+	port, inside := makeCell(corev1.ServiceTypeNodePort, ""), makeCell(corev1.ServiceTypeClusterIP, "")
+	for name, tc := range map[string]struct {
+		cell *v1alpha1.MessagingCell
+		pods []corev1.Pod
+		want bool
+	}{
+		"no pods":      {port, nil, true},
+		"unscheduled":  {port, []corev1.Pod{onNode("", false)}, true},
+		"on a node":    {port, []corev1.Pod{onNode("", false), onNode("192.0.2.2", false)}, false},
+		"not by nodes": {inside, nil, false},
+	} {
+		if got := nodesUnknown(tc.cell, tc.pods); got != tc.want {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
 }

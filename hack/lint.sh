@@ -33,6 +33,10 @@ linter=$(hack/tool.sh golangci-lint)
 step "golangci-lint"
 "$linter" config verify
 "$linter" run --timeout 15m || failed=yes
+for dir in hack/images hack/cluster/mkimage hack/cluster/cni; do
+	step "golangci-lint ($dir)"
+	(cd "$dir" && GOWORK=off "$linter" run --timeout 15m --config "$OLDPWD/.golangci.yml") || failed=yes
+done
 
 if [ -n "$failed" ]; then
 	echo "lint: failed, see above" >&2
