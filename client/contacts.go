@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
+	"time"
 
 	"quicproquo.dev/client/conn"
 	"quicproquo.dev/client/keystore"
@@ -101,6 +102,18 @@ func (r roots) ValidateCredential(cred mls.Credential, key ed25519.PublicKey) er
 		return fmt.Errorf("%w: account %s does not belong here", ErrUntrusted, cert.AccountID)
 	case !root.Equal(cert.RootKey):
 		return &RootKeyChangedError{"account", cert.AccountID}
+	}
+	return nil
+}
+
+// maxKeyPackageLifetime is the most that a KeyPackage may claim to live: what a cell's policy can allow, a year, and a
+// day for clocks. All clients have the same, so that none refuses a Commit that the others take (RFC 9420 §7.2).
+const maxKeyPackageLifetime = 366 * 24 * time.Hour
+
+// ValidateLifetime implements mls.LifetimeValidator.
+func (roots) ValidateLifetime(notBefore, notAfter time.Time) error {
+	if life := notAfter.Sub(notBefore); life > maxKeyPackageLifetime {
+		return fmt.Errorf("%w: a key package for %s, longer than %s", ErrUntrusted, life, maxKeyPackageLifetime)
 	}
 	return nil
 }

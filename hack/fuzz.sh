@@ -24,7 +24,7 @@ echo "fuzz: ${#targets[@]} targets, $each s each$([ "$budget" = 0 ] || echo ", $
 run() { # DIR NAME SECONDS
 	local out
 	out=$(mktemp)
-	if (cd "$1" && go test -run '^$' -fuzz "^$2\$" -fuzztime "$3s" -timeout 10m .) >"$out" 2>&1; then
+	if (cd "$1" && go test -run '^$' -fuzz "^$2\$" -fuzztime "$3s" -fuzzminimizetime 1s -timeout 10m .) >"$out" 2>&1; then
 		rm -f "$out"
 		return 0
 	fi

@@ -14,6 +14,7 @@ case $name in
 capnpc-go) package=capnproto.org/go/capnp/v3/capnpc-go hint="a few seconds" ;;
 controller-gen) package=sigs.k8s.io/controller-tools/cmd/controller-gen hint="about a minute" ;;
 golangci-lint) package=github.com/golangci/golangci-lint/v2/cmd/golangci-lint hint="2 to 5 minutes on two cores" ;;
+gotestsum) package=gotest.tools/gotestsum hint="a few seconds" ;;
 gitleaks) package=github.com/zricethezav/gitleaks/v8 hint="about a minute" ;;
 *)
 	echo "hack/tool.sh: no such tool: $name" >&2

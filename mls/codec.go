@@ -3,6 +3,7 @@ package mls
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // Limits of the codec. A structure is never larger than the bytes that carry it,
@@ -143,21 +144,30 @@ func (r *reader) optional() bool {
 
 // vector reads a vector<V> of structures, calling f until its bytes are used up.
 func (r *reader) vector(f func(*reader)) {
-	sub := &reader{b: r.opaque(), err: r.err}
-	for !sub.done() {
-		f(sub)
+	body := r.opaque()
+	rest := r.b
+	for r.b = body; !r.done(); {
+		f(r)
 	}
-	r.err = sub.err
-	if r.err != nil {
-		r.b = nil
+	if r.err == nil {
+		r.b = rest
 	}
 }
 
 // list reads a vector<V> into a slice.
 func list[T any](r *reader, f func(*reader) T) []T {
 	var out []T
-	r.vector(func(r *reader) { out = append(out, f(r)) })
+	r.vector(func(r *reader) { out = appendDoubling(out, f(r)) })
 	return out
+}
+
+// appendDoubling appends like append, and always doubles: all the arrays of a long
+// list together stay below four times what is in it, where append comes to six.
+func appendDoubling[T any](s []T, v T) []T {
+	if len(s) == cap(s) {
+		s = slices.Grow(s, max(1, len(s)))
+	}
+	return append(s, v)
 }
 
 func appendUint16(b []byte, v uint16) []byte { return binary.BigEndian.AppendUint16(b, v) }

@@ -31,6 +31,7 @@ func (g *Group) Commit(opts CommitOptions) (*PendingCommit, error) {
 	}
 	c := &commitMaker{
 		g: g, tr: tr, sender: Sender{Type: SenderMember, Leaf: g.own}, authenticatedData: bytes.Clone(opts.AuthenticatedData),
+		treeOutOfBand: opts.TreeOutOfBand,
 	}
 	return c.make(opts.ForcePath || needsPath(entries))
 }
@@ -46,6 +47,7 @@ type commitMaker struct {
 	tr                *transition
 	sender            Sender
 	authenticatedData []byte
+	treeOutOfBand     bool
 	path              *newPath
 	psk               []byte
 	joiner            []byte
@@ -67,7 +69,7 @@ func (c *commitMaker) make(withPath bool) (*PendingCommit, error) {
 	m := newPublicMessage(a, c.g.cur.encoded, c.g.cur.secrets.membership)
 	p := &PendingCommit{
 		Commit:    appendMessage(WireFormatPublicMessage, m),
-		GroupInfo: appendMessage(WireFormatGroupInfo, next.groupInfo(c.g.own, c.g.signer, true)),
+		GroupInfo: appendMessage(WireFormatGroupInfo, next.groupInfo(c.g.own, c.g.signer, c.tree()|withExternalPub)),
 		Added:     c.tr.members(c.tr.added),
 		base:      c.g.cur.encoded,
 		next:      next,
@@ -82,6 +84,13 @@ func (c *commitMaker) make(withPath bool) (*PendingCommit, error) {
 	}
 	p.Welcome = appendMessage(WireFormatWelcome, w)
 	return p, nil
+}
+
+func (c *commitMaker) tree() groupInfoParts {
+	if c.treeOutOfBand {
+		return 0
+	}
+	return withTree
 }
 
 // makePath draws the new path if there is to be one, and settles the new tree.
@@ -160,22 +169,24 @@ func (c *commitMaker) enter() (*epoch, error) {
 // makeWelcome encrypts the new epoch to those who were added (RFC 9420 §12.4.3.1).
 func (c *commitMaker) makeWelcome(next *epoch) (*Welcome, error) {
 	key, nonce := welcomeKeys(c.welcome)
-	gi := next.groupInfo(c.g.own, c.g.signer, false)
+	gi := next.groupInfo(c.g.own, c.g.signer, c.tree())
 	w := &Welcome{
 		CipherSuite:        SuiteX25519AES128GCMSHA256Ed25519,
 		encryptedGroupInfo: aeadSeal(key, nonce, encode(gi), nil),
 	}
-	for n, kp := range c.tr.joiners {
-		secrets := &groupSecrets{joinerSecret: c.joiner, pathSecret: c.pathSecretFor(c.tr.added[n]), psks: c.tr.psks}
-		pt := encode(secrets)
+	w.secrets = make([]encryptedGroupSecrets, len(c.tr.joiners))
+	err := forEach(len(c.tr.joiners), func(n int) error {
+		kp := c.tr.joiners[n]
+		pt := encode(&groupSecrets{joinerSecret: c.joiner, pathSecret: c.pathSecretFor(c.tr.added[n]), psks: c.tr.psks})
+		defer clear(pt)
 		ct, err := encryptWithLabel(kp.InitKey, "Welcome", w.encryptedGroupInfo, pt)
-		clear(pt)
 		if err != nil {
-			return nil, fmt.Errorf("welcome for leaf %d: %w", c.tr.added[n], err)
+			return fmt.Errorf("welcome for leaf %d: %w", c.tr.added[n], err)
 		}
-		w.secrets = append(w.secrets, encryptedGroupSecrets{newMember: kp.Ref(), secrets: ct})
-	}
-	return w, nil
+		w.secrets[n] = encryptedGroupSecrets{newMember: kp.Ref(), secrets: ct}
+		return nil
+	})
+	return w, err
 }
 
 // pathSecretFor returns the secret of the lowest node that is above both leaves.

@@ -30,6 +30,9 @@ func CreateGroup(opts GroupOptions) (*Group, error) {
 	if err := validateLeafInGroup(leaf, 0, &c, opts.Validator); err != nil {
 		return nil, err
 	}
+	if err := c.Extensions.validateExternalSenders(opts.Validator); err != nil {
+		return nil, err
+	}
 	secret := randomBytes(hashSize)
 	defer clear(secret)
 	return &Group{

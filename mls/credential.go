@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"fmt"
+	"time"
 )
 
 // CredentialType is the kind of a Credential (RFC 9420 §17.5).
@@ -38,7 +39,8 @@ func (c Credential) Equal(o Credential) bool {
 // signature key truly belongs to this identity. The engine calls it for every
 // leaf that enters a tree, every leaf found in a tree it joins, and every
 // KeyPackage it verifies; an error refuses the operation as ErrCredential. It
-// must not call back into the Group.
+// must not call back into the Group. It may implement SuccessionValidator,
+// ExternalSenderValidator and LifetimeValidator as well.
 type CredentialValidator interface {
 	ValidateCredential(cred Credential, signatureKey ed25519.PublicKey) error
 }
@@ -49,6 +51,34 @@ type CredentialValidator interface {
 // leaf (RFC 9420 §5.3.1, §12.4.3.2). Without it the credential must stay equal.
 type SuccessionValidator interface {
 	ValidateSuccession(old, next Credential, oldKey, nextKey ed25519.PublicKey) error
+}
+
+// ExternalSenderValidator may be implemented by a CredentialValidator to judge whom
+// the external_senders extension may let propose from outside (RFC 9420 §5.3.1,
+// §12.1.8.1): when the extension enters the group, and when one joins a group that has
+// it. A validator that does not implement it trusts no external sender.
+type ExternalSenderValidator interface {
+	ValidateExternalSender(cred Credential, signatureKey ed25519.PublicKey) error
+}
+
+// LifetimeValidator may be implemented by a CredentialValidator to bound the lifetime
+// that a KeyPackage may state in all, for which every application must set a maximum
+// (RFC 9420 §7.2). All members should agree on it: one that refuses a Commit for it
+// is left behind. Whether the lifetime has begun and not ended, the engine judges.
+type LifetimeValidator interface {
+	ValidateLifetime(notBefore, notAfter time.Time) error
+}
+
+// validateLifetime asks the hook whether a KeyPackage may live that long.
+func validateLifetime(v CredentialValidator, kp *KeyPackage) error {
+	judge, ok := v.(LifetimeValidator)
+	if !ok {
+		return nil
+	}
+	if err := judge.ValidateLifetime(kp.Lifetime()); err != nil {
+		return fmt.Errorf("%w: lifetime: %w", ErrCredential, err)
+	}
+	return nil
 }
 
 // validateCredential asks the hook about one leaf. A nil hook accepts everything.

@@ -1,6 +1,7 @@
 package mls
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ecdh"
@@ -27,6 +28,7 @@ const (
 	keySize     = 16          // Nk of AES-128-GCM
 	nonceSize   = 12          // Nn
 	hpkeKeySize = 32          // X25519
+	tagSize     = 16          // of the AEADs of all suites of RFC 9420
 
 	// labelPrefix separates MLS 1.0 from every draft and every other protocol.
 	labelPrefix = "MLS 1.0 "
@@ -141,7 +143,11 @@ func (c hpkeCiphertext) append(b []byte) []byte {
 }
 
 func decodeHPKECiphertext(r *reader) hpkeCiphertext {
-	return hpkeCiphertext{kemOutput: r.opaque(), ciphertext: r.opaque()}
+	c := hpkeCiphertext{kemOutput: r.opaque(), ciphertext: r.opaque()}
+	if len(c.ciphertext) < tagSize {
+		r.fail("HPKE ciphertext shorter than its tag")
+	}
+	return c
 }
 
 // encryptWithLabel is EncryptWithLabel (RFC 9420 §5.1.3). It fails on a public
@@ -177,6 +183,42 @@ func decryptWithLabel(private []byte, label string, context []byte, c hpkeCipher
 		return nil, ErrDecrypt
 	}
 	return pt, nil
+}
+
+// lowOrderKeys are the X25519 public keys (RFC 7748) whose shared secret with every
+// private key is zero, which HPKE refuses: nobody can encrypt to one. A leaf or node
+// with such a key would keep all other members from sending a path.
+var lowOrderKeys = map[[hpkeKeySize]byte]bool{
+	{}:  true,
+	{1}: true,
+	{
+		0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a,
+		0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+	}: true,
+	{
+		0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b,
+		0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+	}: true,
+	aroundPrime(0xec): true,
+	aroundPrime(0xed): true,
+	aroundPrime(0xee): true,
+}
+
+// aroundPrime returns 2^255-256+low, little-endian. The field's prime is that for 0xed.
+func aroundPrime(low byte) [hpkeKeySize]byte {
+	k := [hpkeKeySize]byte(bytes.Repeat([]byte{0xff}, hpkeKeySize))
+	k[0], k[hpkeKeySize-1] = low, 0x7f
+	return k
+}
+
+// usableKey reports whether public is an X25519 key that one can encrypt to.
+func usableKey(public []byte) bool {
+	if len(public) != hpkeKeySize {
+		return false
+	}
+	k := [hpkeKeySize]byte(public)
+	k[hpkeKeySize-1] &= 0x7f // X25519 ignores the highest bit
+	return !lowOrderKeys[k]
 }
 
 // hpkeKeyPair holds the raw keys, so that the private one can be cleared.

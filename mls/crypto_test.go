@@ -80,3 +80,30 @@ func TestEncryptRefusesLowOrderKey(t *testing.T) {
 		}
 	}
 }
+
+// Nobody can encrypt to a key of low order: a leaf or a node that has one keeps
+// everyone else from sending a path, so it must not get into a tree.
+func TestLowOrderKeysAreNotUsable(t *testing.T) {
+	t.Parallel()
+	tried := 0
+	for key := range lowOrderKeys {
+		for _, top := range []byte{0, 0x80} { // X25519 ignores the highest bit
+			pk := key
+			pk[31] |= top
+			if _, err := encryptWithLabel(pk[:], "x", nil, nil); err == nil {
+				t.Errorf("%x is not of low order", pk)
+			}
+			if usableKey(pk[:]) {
+				t.Errorf("%x is usable", pk)
+			}
+			tried++
+		}
+	}
+	if tried != 14 {
+		t.Errorf("%d keys of low order, want 14", tried)
+	}
+	good := newHPKEKeyPair().public
+	if !usableKey(good) || usableKey(good[1:]) || usableKey(nil) {
+		t.Error("usableKey is wrong about sound keys or about lengths")
+	}
+}

@@ -6,7 +6,9 @@ import "fmt"
 // authenticatedData is authenticated and readable by everyone. The result is as
 // long as one for a plaintext of paddedSize bytes; longer plaintexts are not padded.
 // Save the Group before the message is sent: then no key is used twice, whatever
-// happens. Errors: ErrRemoved, ErrTooLarge, ErrRatchetExhausted.
+// happens. A member that has seen a valid proposal must commit before it sends
+// application data (RFC 9420 §12.4), so that no removal is put off: see
+// ProposalsWaiting. Errors: ErrRemoved, ErrTooLarge, ErrRatchetExhausted.
 func (g *Group) Encrypt(plaintext, authenticatedData []byte, paddedSize int) ([]byte, error) {
 	if !g.Active() {
 		return nil, ErrRemoved

@@ -88,6 +88,108 @@ func Example() {
 	// 1 bob
 }
 
+// A group begins with one member.
+func ExampleCreateGroup() {
+	_, signer, err := ed25519.GenerateKey(nil)
+	check(err)
+	group, err := mls.CreateGroup(mls.GroupOptions{
+		GroupID:    []byte("channel-1"),
+		Credential: mls.BasicCredential([]byte("alice")),
+		Signer:     signer,
+	})
+	check(err)
+	fmt.Println(string(group.GroupID()), group.Epoch(), len(group.Members()))
+	// Output:
+	// channel-1 0 1
+}
+
+// A device publishes a KeyPackage and keeps the bundle, saved and encrypted, until a
+// Welcome for it arrives.
+func ExampleJoinGroup() {
+	alice, _ := aliceAndBob()
+	carol := newDevice("carol")
+	saved, err := carol.bundle.MarshalBinary()
+	check(err)
+
+	published, err := carol.bundle.KeyPackage().MarshalMessage()
+	check(err)
+	keyPackage := parse(published).KeyPackage
+	check(keyPackage.Verify(time.Now(), nil))
+	pending, err := alice.group.Commit(mls.CommitOptions{Adds: []*mls.KeyPackage{keyPackage}})
+	check(err)
+	check(alice.group.Merge(pending))
+
+	bundle, err := mls.UnmarshalKeyPackageBundle(saved)
+	check(err)
+	welcome := parse(pending.Welcome).Welcome
+	fmt.Println(welcome.Includes(bundle.KeyPackage().Ref()))
+	carol.group, err = mls.JoinGroup(welcome, bundle, carol.signer, mls.JoinOptions{})
+	check(err)
+	fmt.Println(len(carol.group.Members()), carol.group.Epoch() == alice.group.Epoch())
+	// Output:
+	// true
+	// 3 true
+}
+
+// Whatever arrives goes through Process, which tells what it was.
+func ExampleGroup_Process() {
+	alice, bob := aliceAndBob()
+	hello, err := alice.group.Encrypt([]byte("hello"), nil, 0)
+	check(err)
+	proposal, err := alice.group.Propose(mls.ProposeOptions{Update: true})
+	check(err)
+	commit, err := alice.group.Commit(mls.CommitOptions{ForcePath: true})
+	check(err)
+
+	for _, b := range [][]byte{hello, proposal, commit.Commit, hello} {
+		got, err := bob.group.Process(parse(b), time.Now())
+		switch {
+		case errors.Is(err, mls.ErrReplay):
+			fmt.Println("seen before: drop it")
+			continue
+		case err != nil:
+			fmt.Println("refused:", err)
+			continue
+		}
+		// Save the group here, before anything shows that the message was read.
+		switch got.Kind {
+		case mls.Application:
+			fmt.Printf("%s says %s\n", got.SenderCredential.Identity, got.Data)
+		case mls.ProposalReceived:
+			fmt.Println("proposals waiting for a commit:", bob.group.ProposalsWaiting())
+		case mls.CommitApplied:
+			fmt.Println("now in epoch", bob.group.Epoch())
+		}
+	}
+	// Output:
+	// alice says hello
+	// proposals waiting for a commit: 1
+	// now in epoch 2
+	// seen before: drop it
+}
+
+// directory is a validator that knows everybody's key.
+type directory map[string]ed25519.PublicKey
+
+func (d directory) ValidateCredential(c mls.Credential, key ed25519.PublicKey) error {
+	if known, ok := d[string(c.Identity)]; !ok || !known.Equal(key) {
+		return errors.New("not in the directory")
+	}
+	return nil
+}
+
+// A validator decides who is believed to be whom.
+func ExampleCredentialValidator() {
+	alice, mallory := newDevice("alice"), newDevice("alice")
+	d := directory{"alice": alice.signer.Public().(ed25519.PublicKey)}
+	fmt.Println(alice.bundle.KeyPackage().Verify(time.Now(), d))
+	err := mallory.bundle.KeyPackage().Verify(time.Now(), d)
+	fmt.Println(errors.Is(err, mls.ErrCredential))
+	// Output:
+	// <nil>
+	// true
+}
+
 // Messages are encrypted, padded to a size that hides their length, and received.
 func ExampleGroup_Encrypt() {
 	alice, bob := aliceAndBob()
@@ -178,6 +280,26 @@ func ExampleGroup_MarshalBinary() {
 	fmt.Println(string(got.Data))
 	// Output:
 	// before
+}
+
+// A Commit that was sent survives a restart, and is merged when it was accepted.
+func ExamplePendingCommit_MarshalBinary() {
+	alice, _ := aliceAndBob()
+	pending, err := alice.group.Commit(mls.CommitOptions{})
+	check(err)
+	group, err := alice.group.MarshalBinary()
+	check(err)
+	commit, err := pending.MarshalBinary()
+	check(err)
+	// Both are stored, the Commit is sent, and the program ends. Later:
+	alice.group, err = mls.UnmarshalGroup(group, alice.signer, nil)
+	check(err)
+	pending, err = alice.group.UnmarshalPendingCommit(commit)
+	check(err)
+	check(alice.group.Merge(pending))
+	fmt.Println(alice.group.Epoch())
+	// Output:
+	// 2
 }
 
 // A delivery service follows a group without being a member.

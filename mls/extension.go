@@ -56,12 +56,13 @@ func (x Extensions) hasDuplicate() bool {
 	if len(x) < 2 {
 		return false
 	}
-	seen := make(map[ExtensionType]bool, len(x))
+	var seen [1 << 16 / 64]uint64
 	for _, e := range x {
-		if seen[e.Type] {
+		bit := uint64(1) << (e.Type % 64)
+		if seen[e.Type/64]&bit != 0 {
 			return true
 		}
-		seen[e.Type] = true
+		seen[e.Type/64] |= bit
 	}
 	return false
 }

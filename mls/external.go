@@ -9,6 +9,8 @@ import (
 
 // ExternalJoinOptions says how a group is to be joined by an external Commit.
 type ExternalJoinOptions struct {
+	// Credential says who the joiner is, and Signer is the private key of its
+	// signature key. The engine keeps a copy of it.
 	Credential Credential
 	Signer     ed25519.PrivateKey
 	// Validator judges the credential of every member. Nil accepts every one.

@@ -132,6 +132,7 @@ func TestExternalCommitsRefused(t *testing.T) {
 		{"leaf of a key package", func(c *Commit) { c.Path.LeafNode = p.bundle.keyPackage.LeafNode }, ErrInvalidCommit},
 		{"one node too few", func(c *Commit) { c.Path.nodes = c.Path.nodes[1:] }, ErrInvalidCommit},
 		{"other key in the path", func(c *Commit) { c.Path.nodes[0].encryptionKey = randomBytes(32) }, ErrInvalidCommit},
+		{"key of low order in the path", func(c *Commit) { c.Path.nodes[0].encryptionKey = make([]byte, 32) }, ErrInvalidCommit},
 		{"one ciphertext too many", func(c *Commit) {
 			c.Path.nodes[0].secrets = append(c.Path.nodes[0].secrets, c.Path.nodes[0].secrets[0])
 		}, ErrInvalidCommit},
@@ -154,4 +155,22 @@ func TestExternalCommitsRefused(t *testing.T) {
 		t.Error(err)
 	}
 	peers[1].mustProcess(t, base.Commit)
+}
+
+// The leaf of a resync must be what an Update of the removed leaf could be (RFC 9420
+// §12.2): the same encryption key again would leave the old state's owner inside.
+func TestResyncNeedsANewEncryptionKey(t *testing.T) {
+	t.Parallel()
+	peers := newGroup(t, 3)
+	victim := LeafIndex(2)
+	checker := peers[0].checker(testNow)
+	entries := (&ExternalJoinOptions{Resync: &victim}).entries(make([]byte, 32))
+	old := peers[0].cur.tree.leaf(victim)
+	fresh := *old
+	fresh.EncryptionKey = newHPKEKeyPair().public
+	for want, leaf := range map[error]*LeafNode{ErrKeyReuse: old, nil: &fresh} {
+		if err := checker.checkExternal(entries, leaf); !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
 }

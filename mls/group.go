@@ -9,9 +9,10 @@ import (
 // Group is one member's view of a group. It is not safe for concurrent use. Every
 // method that returns an error leaves the Group as it was.
 //
-// A Group changes by Merge, by Process and by Encrypt. Save it (MarshalBinary)
+// A Group changes by Merge, Process, Propose and Encrypt. Save it (MarshalBinary)
 // after each of them and before the effects leave the process: before sending what
-// Encrypt returned, before acknowledging what Process consumed.
+// Encrypt or Propose returned, before acknowledging what Process consumed. Commit
+// does not change it; what it returns can be saved by itself (PendingCommit).
 type Group struct {
 	signer    ed25519.PrivateKey
 	validator CredentialValidator
@@ -83,22 +84,34 @@ func (g *Group) RatchetTree() []byte { return bytes.Clone(g.cur.tree.encode()) }
 
 // GroupInfo returns a signed GroupInfo of the current epoch as an MLSMessage, with
 // ratchet_tree and external_pub.
-func (g *Group) GroupInfo() ([]byte, error) {
+func (g *Group) GroupInfo() ([]byte, error) { return g.describe(withTree | withExternalPub) }
+
+// GroupInfoWithoutTree is GroupInfo without ratchet_tree: whoever joins by it needs
+// RatchetTree another way, for ExternalJoinOptions.RatchetTree.
+func (g *Group) GroupInfoWithoutTree() ([]byte, error) { return g.describe(withExternalPub) }
+
+func (g *Group) describe(parts groupInfoParts) ([]byte, error) {
 	if !g.Active() {
 		return nil, ErrRemoved
 	}
-	return appendMessage(WireFormatGroupInfo, g.cur.groupInfo(g.own, g.signer, true)), nil
+	return appendMessage(WireFormatGroupInfo, g.cur.groupInfo(g.own, g.signer, parts)), nil
 }
 
-// groupInfo makes and signs the GroupInfo of an epoch. external adds external_pub.
-func (e *epoch) groupInfo(own LeafIndex, signer ed25519.PrivateKey, external bool) *GroupInfo {
-	gi := &GroupInfo{
-		GroupContext:    e.context,
-		Extensions:      Extensions{{Type: ExtensionRatchetTree, Data: e.tree.encode()}},
-		ConfirmationTag: e.confirmationTag,
-		Signer:          own,
+// groupInfoParts are the extensions that a GroupInfo carries.
+type groupInfoParts uint8
+
+const (
+	withTree groupInfoParts = 1 << iota
+	withExternalPub
+)
+
+// groupInfo makes and signs the GroupInfo of an epoch.
+func (e *epoch) groupInfo(own LeafIndex, signer ed25519.PrivateKey, parts groupInfoParts) *GroupInfo {
+	gi := &GroupInfo{GroupContext: e.context, ConfirmationTag: e.confirmationTag, Signer: own}
+	if parts&withTree != 0 {
+		gi.Extensions = append(gi.Extensions, Extension{Type: ExtensionRatchetTree, Data: e.tree.encode()})
 	}
-	if external {
+	if parts&withExternalPub != 0 {
 		gi.Extensions = append(gi.Extensions, externalPubExtension(e.secrets.externalPublic()))
 	}
 	gi.sign(signer)

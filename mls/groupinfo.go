@@ -43,14 +43,14 @@ func (gi *GroupInfo) GroupID() []byte { return gi.GroupContext.GroupID }
 // Epoch returns the epoch that the GroupInfo describes.
 func (gi *GroupInfo) Epoch() uint64 { return gi.GroupContext.Epoch }
 
-// ExternalPub returns the HPKE key for external Commits, if there is one.
+// ExternalPub returns the HPKE key for external Commits, if there is one that is usable.
 func (gi *GroupInfo) ExternalPub() (key []byte, ok bool) {
 	data, ok := gi.Extensions.Find(ExtensionExternalPub)
 	if !ok {
 		return nil, false
 	}
 	err := decode(data, "external_pub", func(r *reader) { key = r.opaque() })
-	return key, err == nil && len(key) == hpkeKeySize
+	return key, err == nil && usableKey(key)
 }
 
 func externalPubExtension(public []byte) Extension {
@@ -100,6 +100,9 @@ func (gi *GroupInfo) verify(ratchetTree []byte, v CredentialValidator) (*tree, e
 	}
 	if err := t.validate(&gi.GroupContext, v); err != nil {
 		return nil, err
+	}
+	if err := gi.GroupContext.Extensions.validateExternalSenders(v); err != nil {
+		return nil, fmt.Errorf("group info: %w", err)
 	}
 	return t, nil
 }

@@ -36,6 +36,9 @@ func JoinGroup(welcome *Welcome, bundle *KeyPackageBundle, signer ed25519.Privat
 	if err != nil {
 		return nil, err
 	}
+	if secrets.successor() > 0 && gi.Epoch() != 1 {
+		return nil, fmt.Errorf("%w: another group's successor in epoch %d", ErrInvalidWelcome, gi.Epoch())
+	}
 	t, err := gi.verify(opts.RatchetTree, opts.Validator)
 	if err != nil {
 		return nil, err
@@ -57,11 +60,11 @@ func (s *groupSecrets) pskSecret(store PSKStore) ([]byte, error) {
 	if err := checkPSKIDs(s.psks); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalidWelcome, err)
 	}
+	if s.successor() > 1 {
+		return nil, fmt.Errorf("%w: more than one resumption PSK for reinit or branch", ErrInvalidWelcome)
+	}
 	inputs := make([]pskInput, len(s.psks))
 	for i, id := range s.psks {
-		if id.Type == PSKResumption && id.Usage != ResumptionApplication && len(s.psks) > 1 {
-			return nil, fmt.Errorf("%w: resumption PSK beside others", ErrInvalidWelcome)
-		}
 		secret, err := lookUpPSK(store, id)
 		if err != nil {
 			return nil, err
@@ -69,6 +72,18 @@ func (s *groupSecrets) pskSecret(store PSKStore) ([]byte, error) {
 		inputs[i] = pskInput{id: id, secret: secret}
 	}
 	return pskSecret(inputs), nil
+}
+
+// successor counts the PSKs that make the group the successor of another one, by a
+// reinitialization or as a branch of it.
+func (s *groupSecrets) successor() int {
+	n := 0
+	for _, id := range s.psks {
+		if id.Type == PSKResumption && id.Usage != ResumptionApplication {
+			n++
+		}
+	}
+	return n
 }
 
 func (w *Welcome) groupInfo(joiner, psk []byte) (*GroupInfo, error) {

@@ -58,6 +58,9 @@ func (kp *KeyPackage) Verify(at time.Time, v CredentialValidator) error {
 	if err := kp.LeafNode.validAt(at); err != nil {
 		return fmt.Errorf("key package: %w", err)
 	}
+	if err := validateLifetime(v, kp); err != nil {
+		return fmt.Errorf("key package: %w", err)
+	}
 	return nil
 }
 
@@ -71,8 +74,8 @@ func (kp *KeyPackage) verify(v CredentialValidator) error {
 		return fmt.Errorf("%w: 0x%04x", ErrUnsupportedSuite, uint16(kp.CipherSuite))
 	case l.Source != LeafFromKeyPackage:
 		return fmt.Errorf("%w: source is not key_package", ErrInvalidLeaf)
-	case len(kp.InitKey) != hpkeKeySize:
-		return fmt.Errorf("%w: init key of %d bytes", ErrInvalidLeaf, len(kp.InitKey))
+	case !usableKey(kp.InitKey):
+		return fmt.Errorf("%w: init key", ErrInvalidLeaf)
 	case bytes.Equal(kp.InitKey, l.EncryptionKey):
 		return fmt.Errorf("%w: init key equals encryption key", ErrKeyReuse)
 	}
@@ -121,6 +124,8 @@ func (kp *KeyPackage) MarshalMessage() ([]byte, error) {
 
 // KeyPackageOptions says what a new KeyPackage is to hold.
 type KeyPackageOptions struct {
+	// Credential says who the owner is, and Signer is the private key of its signature
+	// key: the same is given to JoinGroup. It is not kept.
 	Credential Credential
 	Signer     ed25519.PrivateKey
 	// NotBefore and NotAfter bound the lifetime, whole seconds, both included.

@@ -50,6 +50,8 @@ func TestKeyPackageVerify(t *testing.T) {
 		{"short init key", func(kp *KeyPackage, _ *LeafNode) { kp.InitKey = kp.InitKey[:31] }, ErrInvalidLeaf},
 		{"short encryption key", func(_ *KeyPackage, l *LeafNode) { l.EncryptionKey = l.EncryptionKey[:31] }, ErrInvalidLeaf},
 		{"long signature key", func(_ *KeyPackage, l *LeafNode) { l.SignatureKey = make([]byte, 33) }, ErrInvalidLeaf},
+		{"init key of low order", func(kp *KeyPackage, _ *LeafNode) { kp.InitKey = make([]byte, 32) }, ErrInvalidLeaf},
+		{"encryption key of low order", func(_ *KeyPackage, l *LeafNode) { l.EncryptionKey = append([]byte{1}, make([]byte, 31)...) }, ErrInvalidLeaf},
 		{"leaf of an update", func(_ *KeyPackage, l *LeafNode) { l.Source = LeafFromUpdate }, ErrInvalidLeaf},
 		{"leaf of a commit", func(_ *KeyPackage, l *LeafNode) { l.Source = LeafFromCommit }, ErrInvalidLeaf},
 		{"suite not listed", func(_ *KeyPackage, l *LeafNode) { l.Capabilities.CipherSuites = []CipherSuite{2} }, ErrUnsupportedCapability},

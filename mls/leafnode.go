@@ -158,8 +158,8 @@ func (l *LeafNode) validate(groupID []byte, index LeafIndex, v CredentialValidat
 func (l *LeafNode) validateContent() error {
 	c := &l.Capabilities
 	switch {
-	case len(l.EncryptionKey) != hpkeKeySize:
-		return fmt.Errorf("%w: encryption key of %d bytes", ErrInvalidLeaf, len(l.EncryptionKey))
+	case !usableKey(l.EncryptionKey):
+		return fmt.Errorf("%w: encryption key", ErrInvalidLeaf)
 	case len(l.SignatureKey) != ed25519.PublicKeySize:
 		return fmt.Errorf("%w: signature key of %d bytes", ErrInvalidLeaf, len(l.SignatureKey))
 	case l.Credential.Type != CredentialBasic:

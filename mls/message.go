@@ -18,7 +18,10 @@ const (
 )
 
 // Message is a decoded MLSMessage (RFC 9420 §6): WireFormat says which one of the
-// other fields is set. Decoding proves the form only; nothing is verified yet.
+// other fields is set. Decoding proves the form only; nothing is verified yet. What to
+// do with each: Group.Process or PublicGroup.Process a PublicMessage, Group.Process a
+// PrivateMessage, JoinGroup by a Welcome, JoinExternal or NewPublicGroup by a
+// GroupInfo, and KeyPackage.Verify a KeyPackage before it is added.
 type Message struct {
 	WireFormat     WireFormat
 	PublicMessage  *PublicMessage

@@ -8,7 +8,9 @@ import (
 // GroupOptions says how a new group begins.
 type GroupOptions struct {
 	// GroupID names the group; it must be unique among the application's groups.
-	GroupID    []byte
+	GroupID []byte
+	// Credential says who the creator is, and Signer is the private key of its
+	// signature key, usually the device's. The engine keeps a copy of it.
 	Credential Credential
 	Signer     ed25519.PrivateKey
 	// Validator judges the credentials of all members, the creator's own included.
@@ -41,6 +43,9 @@ type CommitOptions struct {
 	IgnoreReceived bool
 	// ForcePath brings fresh key material even where RFC 9420 does not require it.
 	ForcePath bool
+	// TreeOutOfBand leaves the ratchet tree out of Welcome and GroupInfo. Those who
+	// join need it another way: Group.RatchetTree after Merge, JoinOptions.RatchetTree.
+	TreeOutOfBand bool
 	// AuthenticatedData is signed together with the Commit and visible to everyone.
 	AuthenticatedData []byte
 	// AcceptTime is when the lifetimes of added KeyPackages are judged. Zero means now.
@@ -53,10 +58,11 @@ type CommitOptions struct {
 type PendingCommit struct {
 	// Commit is a PublicMessage.
 	Commit []byte
-	// Welcome is for the members added, with the ratchet tree inside. It is nil if
-	// there are none.
+	// Welcome is for the members added, with the ratchet tree inside unless it goes
+	// out of band. It is nil if there are none.
 	Welcome []byte
-	// GroupInfo describes the new epoch, with ratchet_tree and external_pub.
+	// GroupInfo describes the new epoch, with external_pub, and with ratchet_tree
+	// unless that goes out of band.
 	GroupInfo []byte
 	// Added are the new members, in the order of their proposals.
 	Added []Member
@@ -90,7 +96,8 @@ const (
 	ProposalReceived
 )
 
-// Processed is what a message turned out to be, after all checks. Data and
+// Processed is what a message turned out to be, after all checks; Kind says which of
+// the fields mean something. Data and
 // AuthenticatedData are the caller's; credentials, keys and proposals are shared with
 // the group and must not be modified.
 type Processed struct {

@@ -56,8 +56,12 @@ func resolve(received []proposalEntry, c *Commit, sender Sender) ([]proposalEntr
 }
 
 // stepPublic computes the public part of the next epoch from a received Commit, up
-// to its confirmation tag. The message's signature has been verified.
+// to its confirmation tag, of which everyone can see the length. The message's
+// signature has been verified.
 func stepPublic(c proposalChecker, entries []proposalEntry, a *authenticatedContent) (*transition, error) {
+	if len(a.confirmationTag) != hashSize {
+		return nil, ErrConfirmationTag
+	}
 	path := a.content.commit.Path
 	if path == nil && needsPath(entries) {
 		return nil, fmt.Errorf("%w: no path", ErrInvalidCommit)

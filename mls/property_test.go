@@ -6,272 +6,359 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 )
 
-// history is a random history of a group. After every step all members must agree,
-// and a follower from outside must agree with them; every member is saved and
-// loaded between any two steps.
+// history is a random history of a group. It plays the delivery service: it orders
+// the handshake messages, loses, delays and repeats what it likes, and knows what
+// every member must make of it. A follower from outside sees every handshake message.
 type history struct {
 	t        *testing.T
 	rng      *rand.Rand
-	members  []*peer
-	removed  []*peer
+	limit    int       // of members
+	members  []*player // by the newest Commit; some have not processed it yet
+	former   []*player // removed, or resynced: the state they had is kept
+	waiting  map[string]*player
 	follower *PublicGroup
 	next     int
-	late     []lateMessage
+	log      []handshake
+	records  map[uint64]epochRecord
+	messages []*lateMessage
+	psks     map[string][]byte
 	counts   map[string]int
+	trace    []string
 }
 
-// lateMessage was sent and not delivered to everyone yet.
-type lateMessage struct {
-	message []byte
-	text    string
-	epoch   uint64
-	to      []*peer
+// player is somebody who is, was or will be a member.
+type player struct {
+	*peer
+	cursor  int // next entry of the log
+	since   uint64
+	offline bool
+	welcome []byte // to join by, when it comes online
+	missing []int  // proposals that it did not receive
+	// gone is the epoch that its removal ended; later ones are closed to it.
+	gone   uint64
+	end    int    // the log up to its removal, once it was removed
+	replay []byte // the last handshake message it processed
 }
 
-func newHistory(t *testing.T, seed uint64) *history {
-	h := &history{t: t, rng: newRand(seed), counts: map[string]int{}}
-	h.members = []*peer{h.newcomer()}
-	h.members[0].create(t)
-	b, err := h.members[0].GroupInfo()
-	if err != nil {
-		t.Fatal(err)
+// handshake is an entry of the log.
+type handshake struct {
+	message  []byte
+	parsed   *Message
+	from     *player // has applied it already; nil for senders from outside
+	removed  []string
+	isCommit bool
+}
+
+// epochRecord is what all must agree on.
+type epochRecord struct{ authenticator, context []byte }
+
+func newHistory(t *testing.T, seed uint64, limit int) *history {
+	h := &history{
+		t: t, rng: newRand(seed), limit: limit, waiting: map[string]*player{},
+		records: map[uint64]epochRecord{}, psks: map[string][]byte{}, counts: map[string]int{},
 	}
-	h.follower, err = NewPublicGroup(mustParse(t, b).GroupInfo, nil, nil)
-	if err != nil {
+	first := h.newcomer()
+	first.create(t)
+	first.SetPSKStore(h)
+	h.members = []*player{first}
+	h.record(first)
+	var err error
+	if h.follower, err = NewPublicGroup(mustGroupInfo(t, first.peer), nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	return h
 }
 
-func (h *history) newcomer() *peer {
+// PSK makes the history the store of everybody's pre-shared keys.
+func (h *history) PSK(id *PreSharedKeyID) ([]byte, error) {
+	if psk, ok := h.psks[string(id.ID)]; ok && id.Type == PSKExternal {
+		return psk, nil
+	}
+	return nil, ErrUnknownPSK
+}
+
+func (h *history) newcomer() *player {
 	h.next++
-	return newPeer(h.t, fmt.Sprintf("peer-%d", h.next))
+	return &player{peer: newPeer(h.t, fmt.Sprintf("peer-%d", h.next))}
 }
 
-func (h *history) any() *peer { return h.members[h.rng.IntN(len(h.members))] }
-
-// others returns up to n members that are not p.
-func (h *history) others(p *peer, n int) []*peer {
-	out := slices.DeleteFunc(slices.Clone(h.members), func(o *peer) bool { return o == p })
-	h.rng.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
-	return out[:min(n, len(out))]
-}
-
-func (h *history) drop(gone []*peer) {
-	h.members = slices.DeleteFunc(h.members, func(p *peer) bool { return slices.Contains(gone, p) })
-	h.removed = append(h.removed, gone...)
-}
-
-func leavesOf(peers []*peer) []LeafIndex {
-	var out []LeafIndex
-	for _, p := range peers {
-		out = append(out, p.OwnIndex())
+// newcomers returns n peers whose key packages are about to be used.
+func (h *history) newcomers(n int) []*player {
+	out := make([]*player, min(n, max(0, h.limit-len(h.members))))
+	for i := range out {
+		out[i] = h.newcomer()
+		h.waiting[out[i].name] = out[i]
 	}
 	return out
 }
 
-// commit delivers a Commit to everyone, the removed and the follower included.
-func (h *history) commit(from *peer, c *PendingCommit, joiners, gone []*peer) {
+func packagesOf(players []*player) []*KeyPackage {
+	out := make([]*KeyPackage, len(players))
+	for i, p := range players {
+		out[i] = p.bundle.KeyPackage()
+	}
+	return out
+}
+
+// online returns the members that are up to date, in random order.
+func (h *history) online() []*player {
+	out := slices.DeleteFunc(slices.Clone(h.members), func(p *player) bool { return p.offline })
+	h.rng.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+// any returns a member that is up to date; somebody comes online if it must.
+func (h *history) any() *player {
+	if on := h.online(); len(on) > 0 {
+		return on[0]
+	}
+	p := h.members[h.rng.IntN(len(h.members))]
+	h.comeOnline(p)
+	return p
+}
+
+// others returns up to n other members.
+func (h *history) others(p *player, n int) []*player {
+	out := slices.DeleteFunc(slices.Clone(h.members), func(o *player) bool { return o == p })
+	h.rng.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out[:min(n, len(out))]
+}
+
+// leafOf returns the leaf of a member, which may not know it yet itself.
+func (h *history) leafOf(p *player) LeafIndex {
+	for _, m := range h.follower.Members() {
+		if string(m.Credential.Identity) == p.name {
+			return m.Index
+		}
+	}
+	h.t.Fatalf("%s is not in the group", p.name)
+	return 0
+}
+
+func (h *history) leavesOf(players []*player) (out []LeafIndex) {
+	for _, p := range players {
+		out = append(out, h.leafOf(p))
+	}
+	return out
+}
+
+func (h *history) note(format string, args ...any) {
+	h.trace = append(h.trace, fmt.Sprintf(format, args...))
+}
+
+func (h *history) record(p *player) {
+	h.records[p.Epoch()] = epochRecord{authenticator: p.EpochAuthenticator(), context: p.cur.encoded}
+}
+
+// wantRecord checks that p sees the epoch it is in as the others do.
+func (h *history) wantRecord(p *player) {
 	h.t.Helper()
-	h.follow(c.Commit)
-	for _, p := range h.members {
-		if p == from {
-			continue
-		}
-		if got := p.mustProcess(h.t, c.Commit); got.SelfRemoved != slices.Contains(gone, p) {
-			h.t.Fatalf("%s: removed is %v", p.name, got.SelfRemoved)
-		}
-	}
-	from.mustMerge(h.t, c)
-	h.drop(gone)
-	for _, p := range joiners {
-		p.join(h.t, c.Welcome)
-	}
-	h.members = append(h.members, joiners...)
-	gi := mustParse(h.t, c.GroupInfo).GroupInfo
-	if err := h.follower.VerifyGroupInfo(gi); err != nil {
-		h.t.Fatal(err)
-	}
-	if err := gi.Verify(nil, nil); err != nil {
-		h.t.Fatal(err)
+	r := h.records[p.Epoch()]
+	if !bytes.Equal(p.EpochAuthenticator(), r.authenticator) || !bytes.Equal(p.cur.encoded, r.context) {
+		h.t.Fatalf("%s disagrees with the others on epoch %d", p.name, p.Epoch())
 	}
 }
 
-func (h *history) follow(b []byte) {
+// reload saves and loads a member.
+func (h *history) reload(p *player) {
+	p.Group = reload(h.t, p.Group)
+	p.SetPSKStore(h)
+}
+
+// accept lets a Commit win its epoch. apply enters the next one with its author.
+func (h *history) accept(from *player, message, welcome []byte, added []Member, apply func()) {
 	h.t.Helper()
-	if _, err := h.follower.Process(mustParse(h.t, b).PublicMessage, testNow); err != nil {
+	parsed := mustParse(h.t, message)
+	context, path := h.provisional(parsed.PublicMessage)
+	got, err := h.follower.Process(parsed.PublicMessage, testNow)
+	if err != nil {
 		h.t.Fatalf("follower: %v", err)
 	}
-}
-
-// commitAny commits a random mix of adds and removes by value.
-func (h *history) commitAny() {
-	from := h.any()
-	var joiners []*peer
-	if len(h.members) < 24 {
-		for range h.rng.IntN(4) {
-			joiners = append(joiners, h.newcomer())
+	e := handshake{message: message, parsed: parsed, from: from, isCommit: true}
+	epoch := got.Epoch
+	for _, m := range got.Removed {
+		e.removed = append(e.removed, string(m.Credential.Identity))
+	}
+	removed := h.retire(e.removed, epoch)
+	if path != nil {
+		h.attackPath(from, path, context)
+	}
+	apply()
+	h.record(from)
+	h.log = append(h.log, e)
+	from.cursor, from.missing = len(h.log), nil
+	for _, m := range added {
+		p := h.waiting[string(m.Credential.Identity)]
+		delete(h.waiting, p.name)
+		p.welcome, p.cursor, p.offline = welcome, len(h.log), h.rng.IntN(4) == 0
+		p.since = epoch + 1
+		h.members = append(h.members, p)
+	}
+	for _, p := range slices.Concat(h.members, removed) {
+		if !p.offline {
+			h.catchUp(p)
 		}
 	}
-	var gone []*peer
-	if len(h.members) > 3 {
-		gone = h.others(from, h.rng.IntN(3))
-	}
-	c := from.mustCommit(h.t, CommitOptions{
-		Adds: keyPackagesOf(joiners), Removes: leavesOf(gone), ForcePath: h.rng.IntN(2) == 0,
-	})
-	if h.rng.IntN(2) == 0 {
-		b, err := c.MarshalBinary()
-		if err != nil {
-			h.t.Fatal(err)
-		}
-		if c, err = from.UnmarshalPendingCommit(b); err != nil {
-			h.t.Fatal(err)
-		}
-	}
-	h.commit(from, c, joiners, gone)
 }
 
-// commitProposals lets some members propose, and another one commit.
-func (h *history) commitProposals() {
-	from := h.any()
-	var joiners, gone []*peer
-	for _, p := range h.others(from, 4) {
-		switch h.rng.IntN(3) {
-		case 0:
-			h.propose(p, ProposeOptions{Update: true})
-		case 1:
-			fresh := h.newcomer()
-			h.propose(p, ProposeOptions{Add: fresh.bundle.KeyPackage()})
-			joiners = append(joiners, fresh)
-		case 2:
-			if target := h.others(from, 1)[0]; len(h.members) > 6 && !slices.Contains(gone, target) {
-				i := target.OwnIndex()
-				h.propose(p, ProposeOptions{Remove: &i})
-				gone = append(gone, target)
-			}
-		}
-	}
-	h.reloadAll()
-	h.commit(from, from.mustCommit(h.t, CommitOptions{}), joiners, gone)
-}
-
-func (h *history) propose(p *peer, o ProposeOptions) {
-	h.t.Helper()
-	o.AcceptTime = testNow
-	b, err := p.Propose(o)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.follow(b)
-	for _, other := range h.others(p, len(h.members)) {
-		other.mustProcess(h.t, b)
-	}
-}
-
-// joinExternal lets a newcomer in, or a member resync.
-func (h *history) joinExternal() {
-	b, err := h.any().Group.GroupInfo()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	p := h.newcomer()
-	o := ExternalJoinOptions{}
-	if h.rng.IntN(2) == 0 {
-		p = h.any()
-		i := p.OwnIndex()
-		o.Resync = &i
-		h.members = slices.DeleteFunc(h.members, func(m *peer) bool { return m == p })
-	}
-	o.Credential, o.Signer = BasicCredential([]byte(p.name)), p.signer
-	if len(h.members) == 0 { // the only member resyncs: nobody is left to process it
-		h.members = []*peer{p}
-		return
-	}
-	j, err := JoinExternal(mustParse(h.t, b).GroupInfo, o)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.follow(j.Commit)
-	for _, m := range h.members {
-		if got := m.mustProcess(h.t, j.Commit); !got.External || got.Sender != j.Group.OwnIndex() {
-			h.t.Fatalf("external commit processed as %+v", got)
-		}
-	}
-	p.Group = j.Group
-	h.members = append(h.members, p)
-}
-
-// race lets two members commit at once; one wins.
-func (h *history) race() {
-	pair := h.others(nil, 2)
-	if len(pair) < 2 {
-		return
-	}
-	winner := pair[0].mustCommit(h.t, CommitOptions{ForcePath: true})
-	loser := pair[1].mustCommit(h.t, CommitOptions{Adds: keyPackagesOf([]*peer{h.newcomer()})})
-	h.commit(pair[0], winner, nil, nil)
-	if err := pair[1].Merge(loser); !errors.Is(err, ErrStalePending) {
-		h.t.Fatalf("merge of the loser: %v", err)
-	}
-}
-
-// chat sends a few messages, each of which waits for a random time per receiver.
-func (h *history) chat() {
-	for range 1 + h.rng.IntN(5) {
-		from := h.any()
-		text := fmt.Sprintf("%s in %d", from.name, from.Epoch())
-		b, err := from.Encrypt([]byte(text), []byte("ad"), 64)
-		if err != nil {
-			h.t.Fatal(err)
-		}
-		h.late = append(h.late, lateMessage{message: b, text: text, epoch: from.Epoch(), to: h.others(from, len(h.members))})
-	}
-	h.rng.Shuffle(len(h.late), func(i, j int) { h.late[i], h.late[j] = h.late[j], h.late[i] })
-	for i := range h.late {
-		h.deliver(&h.late[i])
-	}
-	h.late = slices.DeleteFunc(h.late, func(l lateMessage) bool { return len(l.to) == 0 || h.rng.IntN(10) == 0 })
-}
-
-func (h *history) deliver(l *lateMessage) {
-	l.to = slices.DeleteFunc(l.to, func(p *peer) bool {
-		if h.rng.IntN(3) == 0 {
+// retire moves removed members aside. Those that are offline may hear of it later, or never.
+func (h *history) retire(names []string, epoch uint64) (removed []*player) {
+	h.members = slices.DeleteFunc(h.members, func(p *player) bool {
+		if !slices.Contains(names, p.name) {
 			return false
 		}
-		h.receive(p, l)
+		p.gone, p.end = epoch, len(h.log)+1
+		removed = append(removed, p)
 		return true
 	})
+	h.former = append(h.former, removed...)
+	return removed
 }
 
-func (h *history) receive(p *peer, l *lateMessage) {
+// comeOnline lets a member process what it missed, in order.
+func (h *history) comeOnline(p *player) {
+	p.offline = false
+	h.catchUp(p)
+}
+
+func (h *history) catchUp(p *player) {
 	h.t.Helper()
-	rejoined := p.pastEpoch(l.epoch) == nil && p.Epoch() != l.epoch
-	got, err := p.Process(mustParse(h.t, l.message), testNow)
+	if p.welcome != nil {
+		g, err := JoinGroup(mustParse(h.t, p.welcome).Welcome, p.bundle, p.signer, JoinOptions{PSKs: h})
+		if err != nil {
+			h.t.Fatalf("%s joins: %v", p.name, err)
+		}
+		p.Group, p.welcome = g, nil
+		h.wantRecord(p)
+	}
+	end := len(h.log)
+	if p.end > 0 {
+		end = p.end
+	}
+	if behind := end - p.cursor; behind > 1 {
+		h.counts["caught up"]++
+		h.counts["most entries caught up"] = max(h.counts["most entries caught up"], behind)
+	}
+	for p.cursor < end {
+		h.take(p)
+	}
+}
+
+// take delivers the next entry of the log, or loses it if it is a proposal.
+func (h *history) take(p *player) {
+	h.t.Helper()
+	e := h.log[p.cursor]
+	if h.rng.IntN(8) == 0 {
+		h.reload(p)
+	}
+	h.deliverOutOfOrder(p)
+	p.cursor++
 	switch {
-	case rejoined:
-		if !errors.Is(err, ErrPastEpoch) {
-			h.t.Fatalf("%s in %d, message of %d: %v", p.name, p.Epoch(), l.epoch, err)
+	case e.from == p && !e.isCommit: // Propose has kept it
+	case e.from == p:
+		h.t.Fatalf("%s is behind its own commit", p.name)
+	case !e.isCommit && h.rng.IntN(6) == 0:
+		h.counts["proposal lost"]++
+		p.missing = append(p.missing, p.cursor-1)
+	case !e.isCommit:
+		h.mustProcess(p, e)
+	default:
+		h.takeCommit(p, e)
+	}
+}
+
+func (h *history) mustProcess(p *player, e handshake) *Processed {
+	h.t.Helper()
+	got, err := p.Process(e.parsed, testNow)
+	if err != nil {
+		h.t.Fatalf("%s in %d processes: %v", p.name, p.Epoch(), err)
+	}
+	p.replay = e.message
+	return got
+}
+
+// takeCommit processes a Commit, after the proposals that it turns out to need.
+func (h *history) takeCommit(p *player, e handshake) {
+	h.t.Helper()
+	var needed, useless []handshake
+	for _, i := range p.missing {
+		if refers(e.parsed.PublicMessage.Commit(), h.log[i].parsed.PublicMessage.auth.proposalRef()) {
+			needed = append(needed, h.log[i])
+		} else {
+			useless = append(useless, h.log[i])
+		}
+	}
+	p.missing = nil
+	for n, missing := range needed {
+		h.counts["proposal fetched"]++
+		h.wantRefused(p, e.parsed, ErrUnknownProposal)
+		if n == 0 && h.rng.IntN(2) == 0 {
+			h.reload(p)
+		}
+		h.mustProcess(p, missing)
+	}
+	got := h.mustProcess(p, e)
+	if got.SelfRemoved != slices.Contains(e.removed, p.name) {
+		h.t.Fatalf("%s: removed is %v", p.name, got.SelfRemoved)
+	}
+	if got.SelfRemoved {
+		h.counts["saw its removal"]++
+		if _, err := p.Encrypt(nil, nil, 0); p.Active() || !errors.Is(err, ErrRemoved) {
+			h.t.Fatalf("%s was removed and goes on: %v", p.name, err)
 		}
 		return
-	case err != nil:
-		h.t.Fatalf("%s in %d, message of %d: %v", p.name, p.Epoch(), l.epoch, err)
-	case string(got.Data) != l.text || string(got.AuthenticatedData) != "ad":
-		h.t.Fatalf("%s got %q, want %q", p.name, got.Data, l.text)
 	}
-	p.Group = reload(h.t, p.Group)
-	if _, err := p.Process(mustParse(h.t, l.message), testNow); !errors.Is(err, ErrReplay) {
-		h.t.Fatalf("replay: %v", err)
+	h.wantRecord(p)
+	for _, late := range useless {
+		h.wantRefused(p, late.parsed, ErrPastEpoch)
 	}
 }
 
-func (h *history) reloadAll() {
-	for _, p := range h.members {
-		p.Group = reload(h.t, p.Group)
+func refers(c *Commit, ref ProposalRef) bool {
+	return slices.ContainsFunc(c.Proposals, func(p ProposalOrRef) bool { return p.Ref != nil && *p.Ref == ref })
+}
+
+// wantRefused checks that a message is refused, and changes nothing.
+func (h *history) wantRefused(p *player, m *Message, want error) {
+	h.t.Helper()
+	before := marshal(h.t, p.Group)
+	if _, err := p.Process(m, testNow); !errors.Is(err, want) {
+		h.t.Fatalf("%s in %d: got %v, want %v", p.name, p.Epoch(), err, want)
 	}
+	wantBytes2(h.t, p.name, marshal(h.t, p.Group), before)
+}
+
+// deliverOutOfOrder repeats the last entry, or delivers a Commit that is not due yet.
+func (h *history) deliverOutOfOrder(p *player) {
+	h.t.Helper()
+	if h.rng.IntN(6) != 0 {
+		return
+	}
+	if p.replay != nil {
+		m := mustParse(h.t, p.replay)
+		want := ErrReplay
+		if m.PublicMessage.Epoch() < p.Epoch() {
+			want = ErrPastEpoch
+		}
+		h.wantRefused(p, m, want)
+		h.counts["delivered twice"]++
+	}
+	for _, e := range h.log[p.cursor:] {
+		if e.isCommit && e.parsed.PublicMessage.Epoch() > p.Epoch() {
+			h.wantRefused(p, e.parsed, ErrFutureEpoch)
+			h.counts["delivered early"]++
+			return
+		}
+	}
+}
+
+// check looks at a few members closely.
+func (h *history) check() {
+	h.t.Helper()
 	b, err := h.follower.MarshalBinary()
 	if err != nil {
 		h.t.Fatal(err)
@@ -279,53 +366,70 @@ func (h *history) reloadAll() {
 	if h.follower, err = UnmarshalPublicGroup(b, nil); err != nil {
 		h.t.Fatal(err)
 	}
+	if n := len(h.follower.Members()); n != len(h.members) {
+		h.t.Fatalf("%d members, want %d", n, len(h.members))
+	}
+	on := h.online()
+	for _, p := range on[:min(3, len(on))] {
+		if p.Epoch() != h.follower.Epoch() || !bytes.Equal(h.follower.state.encoded, p.cur.encoded) ||
+			!bytes.Equal(h.follower.state.interim, p.cur.interim) {
+			h.t.Fatalf("%s and the follower disagree", p.name)
+		}
+		h.wantRecord(p)
+		wantKeysMatch(h.t, p.Group)
+		h.reload(p)
+	}
+	h.counts["most members"] = max(h.counts["most members"], len(h.members))
 }
 
-func (h *history) check() {
+// finish brings everyone online, and checks everything.
+func (h *history) finish() {
 	h.t.Helper()
-	wantAgreement(h.t, h.members)
-	first := h.members[0]
-	if h.follower.Epoch() != first.Epoch() || !slices.EqualFunc(h.follower.Members(), first.Members(), sameMember) ||
-		!bytes.Equal(h.follower.state.encoded, first.cur.encoded) || !bytes.Equal(h.follower.state.interim, first.cur.interim) {
-		h.t.Fatal("the follower disagrees with the members")
+	for _, p := range h.members {
+		h.comeOnline(p)
 	}
-	if len(first.Members()) != len(h.members) {
-		h.t.Fatalf("%d members, want %d", len(first.Members()), len(h.members))
-	}
-	b := h.any().mustEncrypt(h.t, "secret")
-	for _, p := range h.removed {
-		if _, err := p.Process(mustParse(h.t, b), testNow); err == nil {
-			h.t.Fatalf("%s was removed and reads on", p.name)
+	for _, p := range h.former {
+		if p.offline && h.rng.IntN(2) == 0 {
+			h.comeOnline(p)
 		}
 	}
+	for range 3 { // whoever is left out at random is not three times
+		h.deliverMessages()
+	}
+	peers := make([]*peer, len(h.members))
+	for i, p := range h.members {
+		peers[i] = p.peer
+		if !slices.EqualFunc(p.Members(), h.follower.Members(), sameMember) {
+			h.t.Fatalf("%s and the follower disagree on the members", p.name)
+		}
+	}
+	wantAgreement(h.t, peers)
+	h.say(h.members[0])
+	h.attackMessages()
 }
 
+// TestRandomHistories runs 8 histories, or QPQ_MLS_HISTORIES times as many. Every
+// eighth grows up to 64 members. A failed one is run again by its number, which is
+// the seed: -run 'TestRandomHistories/^5$'.
 func TestRandomHistories(t *testing.T) {
 	t.Parallel()
-	steps := map[string]func(*history){
-		"commit": (*history).commitAny, "proposals": (*history).commitProposals, "external": (*history).joinExternal,
-		"race": (*history).race, "chat": (*history).chat,
-	}
-	names := []string{"chat", "commit", "external", "proposals", "race"}
-	runs, length := 8, 40
-	if testing.Short() {
-		runs = 3
-	}
-	for seed := range uint64(runs) {
+	limits := []int{4, 8, 12, 16, 24, 32, 8, 64}
+	factor := historiesFactor(t)
+	for seed := range uint64(len(limits) * factor) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			h := newHistory(t, seed)
-			for range length {
-				name := names[h.rng.IntN(len(names))]
-				if len(h.members) < 3 {
-					name = "commit"
+			h := newHistory(t, seed, limits[seed%uint64(len(limits))])
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("replay: QPQ_MLS_HISTORIES=%d go test -run '^TestRandomHistories$/^%d$'\nsteps:\n%s", factor, seed, strings.Join(h.trace, "\n"))
 				}
-				h.counts[name]++
-				steps[name](h)
-				h.reloadAll()
+			})
+			for range 36 {
+				h.step()
 				h.check()
 			}
-			t.Logf("seed %d: %v, %d members at the end, %d removed", seed, h.counts, len(h.members), len(h.removed))
+			h.finish()
+			t.Logf("seed %d: epoch %d, %d members, %d former, %v", seed, h.follower.Epoch(), len(h.members), len(h.former), h.counts)
 		})
 	}
 }

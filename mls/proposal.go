@@ -190,10 +190,13 @@ func (p *UpdatePath) append(b []byte) []byte {
 }
 
 func decodeUpdatePath(r *reader) *UpdatePath {
-	return &UpdatePath{
-		LeafNode: decodeLeafNode(r),
-		nodes: list(r, func(r *reader) updatePathNode {
-			return updatePathNode{encryptionKey: r.opaque(), secrets: list(r, decodeHPKECiphertext)}
-		}),
-	}
+	p := &UpdatePath{LeafNode: decodeLeafNode(r)}
+	r.vector(func(r *reader) {
+		if len(p.nodes) == maxDepth {
+			r.fail("path longer than a tree is high")
+			return
+		}
+		p.nodes = append(p.nodes, updatePathNode{encryptionKey: r.opaque(), secrets: list(r, decodeHPKECiphertext)})
+	})
+	return p
 }

@@ -214,6 +214,9 @@ func TestUpdateIsSuperseded(t *testing.T) {
 	if p := b.mustCommit(t, CommitOptions{}); len(mustParse(t, p.Commit).PublicMessage.Commit().Proposals) != 0 {
 		t.Error("own update in the own commit")
 	}
+	if a.ProposalsWaiting() != 2 || b.ProposalsWaiting() != 2 {
+		t.Errorf("%d and %d proposals wait, want 2", a.ProposalsWaiting(), b.ProposalsWaiting())
+	}
 	p := a.mustCommit(t, CommitOptions{})
 	refs := mustParse(t, p.Commit).PublicMessage.Commit().Proposals
 	if len(refs) != 1 || *refs[0].Ref != a.cur.received[1].ref {
@@ -221,4 +224,7 @@ func TestUpdateIsSuperseded(t *testing.T) {
 	}
 	spread(t, peers, a, p)
 	wantAgreement(t, peers)
+	if a.ProposalsWaiting() != 0 || b.ProposalsWaiting() != 0 {
+		t.Error("proposals wait in a new epoch")
+	}
 }

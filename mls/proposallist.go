@@ -1,6 +1,8 @@
 package mls
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"fmt"
 	"slices"
 	"time"
@@ -129,7 +131,7 @@ func (c *proposalChecker) checkExtensions(x Extensions) error {
 	if _, err := x.requiredCapabilities(); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidProposal, err)
 	}
-	if _, err := x.externalSenders(); err != nil {
+	if err := x.validateExternalSenders(c.validator); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidProposal, err)
 	}
 	return nil
@@ -202,6 +204,9 @@ func (c *proposalChecker) checkExternal(entries []proposalEntry, joiner *LeafNod
 		}
 		if e.proposal.Type == ProposalRemove {
 			old := c.state.tree.leaf(e.proposal.Remove)
+			if bytes.Equal(old.EncryptionKey, joiner.EncryptionKey) {
+				return fmt.Errorf("%w: resync: %w: encryption key did not change", ErrInvalidProposal, ErrKeyReuse)
+			}
 			if err := validateSuccession(c.validator, old, joiner); err != nil {
 				return fmt.Errorf("%w: external commit removes another member: %w", ErrInvalidProposal, err)
 			}
@@ -242,4 +247,29 @@ func (x Extensions) externalSenders() (senders []externalSender, err error) {
 		})
 	})
 	return senders, err
+}
+
+// validateExternalSenders asks the hook about each sender whom the extension lets in
+// (RFC 9420 §5.3.1). A nil hook accepts everyone.
+func (x Extensions) validateExternalSenders(v CredentialValidator) error {
+	senders, err := x.externalSenders()
+	if err != nil {
+		return err
+	}
+	for _, s := range senders {
+		if len(s.signatureKey) != ed25519.PublicKeySize {
+			return fmt.Errorf("%w: signature key of an external sender", ErrMalformed)
+		}
+		if v == nil {
+			continue
+		}
+		judge, ok := v.(ExternalSenderValidator)
+		if !ok {
+			return fmt.Errorf("%w: the validator knows no external senders", ErrCredential)
+		}
+		if err := judge.ValidateExternalSender(s.credential, s.signatureKey); err != nil {
+			return fmt.Errorf("%w: external sender: %w", ErrCredential, err)
+		}
+	}
+	return nil
 }

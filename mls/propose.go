@@ -49,12 +49,18 @@ func (g *Group) Propose(opts ProposeOptions) ([]byte, error) {
 	a.content.proposal = p
 	g.signContent(a)
 	e.ref = a.proposalRef()
-	g.cur.received = append(g.cur.received, e)
+	if _, known := findProposal(g.cur.received, e.ref); !known { // else it is made for the second time
+		g.cur.received = append(g.cur.received, e)
+	}
 	if p.Type == ProposalUpdate {
 		g.cur.keepOwnUpdate(p.Update.EncryptionKey, private)
 	}
 	return appendMessage(WireFormatPublicMessage, newPublicMessage(a, g.cur.encoded, g.cur.secrets.membership)), nil
 }
+
+// ProposalsWaiting returns how many proposals of this epoch, received or own, wait for
+// a Commit. Each Commit ends the epoch and with it what waits.
+func (g *Group) ProposalsWaiting() int { return len(g.cur.received) }
 
 func (e *epoch) keepOwnUpdate(public, private []byte) {
 	if e.ownUpdates == nil {

@@ -38,7 +38,7 @@ func (id *PreSharedKeyID) append(b []byte) []byte {
 	return appendOpaque(id.appendName(b), id.Nonce)
 }
 
-// appendName writes everything but the nonce: what makes two PSKs the same.
+// appendName writes everything but the nonce.
 func (id *PreSharedKeyID) appendName(b []byte) []byte {
 	b = append(b, byte(id.Type))
 	if id.Type == PSKExternal {

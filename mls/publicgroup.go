@@ -9,9 +9,10 @@ import (
 
 // PublicGroup follows a group from outside, as a delivery service does: it knows
 // the tree, the epoch and the members, and accepts exactly the PublicMessages that
-// members accept, but for what only members can check (membership tag, path
-// ciphertexts, confirmation tag). It holds no secret. It is not safe for concurrent
-// use; every method that returns an error leaves it as it was.
+// members accept, but for what only members can check: membership and confirmation
+// tags, the secrets in paths and external inits, knowledge of pre-shared keys, and
+// whether a member made the Update that is committed for it. It holds no secret. It
+// is not safe for concurrent use; every method that returns an error leaves it as it was.
 type PublicGroup struct {
 	state     publicState
 	received  []proposalEntry
@@ -108,9 +109,6 @@ func (p *PublicGroup) keep(a *authenticatedContent, out *Processed, c *proposalC
 }
 
 func (p *PublicGroup) next(a *authenticatedContent, c proposalChecker) (*transition, error) {
-	if len(a.confirmationTag) != hashSize {
-		return nil, ErrConfirmationTag
-	}
 	entries, err := resolve(p.received, a.content.commit, a.content.sender)
 	if err != nil {
 		return nil, err

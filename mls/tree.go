@@ -7,7 +7,10 @@ import (
 
 // maxLeaves bounds a tree. A million members is far beyond what one group can do
 // in practice, and keeps every node index well inside 32 bits.
-const maxLeaves = 1 << 20
+const (
+	maxLeaves = 1 << maxDepth
+	maxDepth  = 20
+)
 
 // parentNode is ParentNode (RFC 9420 §7.1).
 type parentNode struct {

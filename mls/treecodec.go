@@ -18,13 +18,29 @@ func (t *tree) encode() []byte {
 	for t.at(last) == nil {
 		last--
 	}
-	t.encoded = appendVector(make([]byte, 0, 200*len(t.leaves)), func(b []byte) []byte {
+	t.encoded = appendVector(make([]byte, 0, t.sizeHint()), func(b []byte) []byte {
 		for x := nodeIndex(0); x <= last; x++ {
 			b = appendNode(b, t.at(x), x)
 		}
 		return b
 	})
 	return t.encoded
+}
+
+// sizeHint is about how long the encoding is; blank nodes take a byte each.
+func (t *tree) sizeHint() int {
+	n := 2 * len(t.leaves)
+	for _, l := range t.leaves {
+		if l != nil {
+			n += 160 + len(l.Credential.Identity)
+		}
+	}
+	for _, p := range t.parents {
+		if p != nil {
+			n += 80 + 4*len(p.unmerged)
+		}
+	}
+	return n
 }
 
 // at returns the node at x, or nil if it is blank.
@@ -84,6 +100,10 @@ func (t *tree) decodeNodes(r *reader) {
 	present := false
 	count := 0
 	r.vector(func(r *reader) {
+		if count == 2*maxLeaves-1 {
+			r.failWith(ErrTooLarge, fmt.Sprintf("more than %d leaves", maxLeaves))
+			return
+		}
 		present = r.optional()
 		t.decodeNode(r, nodeIndex(count), present) //nolint:gosec // at most MaxMessageSize.
 		count++
@@ -113,11 +133,11 @@ func (t *tree) decodeNode(r *reader, x nodeIndex, present bool) {
 		if present {
 			leaf = decodeLeafNode(r)
 		}
-		t.leaves = append(t.leaves, leaf)
+		t.leaves = appendDoubling(t.leaves, leaf)
 	default:
 		if present {
 			parent = decodeParentNode(r)
 		}
-		t.parents = append(t.parents, parent)
+		t.parents = appendDoubling(t.parents, parent)
 	}
 }

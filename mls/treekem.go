@@ -85,7 +85,7 @@ func (t *tree) applyPath(i LeafIndex, path *UpdatePath) ([]pathStep, error) {
 	keys := make([][]byte, len(steps))
 	for n := range steps {
 		keys[n] = path.nodes[n].encryptionKey
-		if len(keys[n]) != hpkeKeySize {
+		if !usableKey(keys[n]) {
 			return nil, fmt.Errorf("%w: encryption key in path", ErrInvalidCommit)
 		}
 	}
@@ -143,18 +143,29 @@ func (t *tree) generatePath(i LeafIndex, leaf LeafNode, signer ed25519.PrivateKe
 // encrypt seals each path secret to those who shall learn it. context is the
 // encoded provisional GroupContext.
 func (p *newPath) encrypt(t *tree, added []LeafIndex, context []byte) error {
+	var jobs []sealing
+	p.path.nodes = make([]updatePathNode, len(p.steps))
 	for n, s := range p.steps {
-		node := updatePathNode{encryptionKey: p.public[n]}
-		for _, x := range t.recipients(s.copath, added) {
-			c, err := encryptWithLabel(t.publicKey(x), "UpdatePathNode", context, p.secrets[s.node])
-			if err != nil {
-				return fmt.Errorf("path to node %d: %w", x, err)
-			}
-			node.secrets = append(node.secrets, c)
+		to := t.recipients(s.copath, added)
+		p.path.nodes[n] = updatePathNode{encryptionKey: p.public[n], secrets: make([]hpkeCiphertext, len(to))}
+		for i, x := range to {
+			jobs = append(jobs, sealing{recipient: x, secret: p.secrets[s.node], out: &p.path.nodes[n].secrets[i]})
 		}
-		p.path.nodes = append(p.path.nodes, node)
 	}
-	return nil
+	return forEach(len(jobs), func(i int) (err error) {
+		j := jobs[i]
+		if *j.out, err = encryptWithLabel(t.publicKey(j.recipient), "UpdatePathNode", context, j.secret); err != nil {
+			return fmt.Errorf("path to node %d: %w", j.recipient, err)
+		}
+		return nil
+	})
+}
+
+// sealing is a path secret that is to be sealed for a node.
+type sealing struct {
+	recipient nodeIndex
+	secret    []byte
+	out       *hpkeCiphertext
 }
 
 // clear erases the path secrets, once the Welcomes are made.

@@ -19,15 +19,49 @@ func (t *tree) validate(c *GroupContext, v CredentialValidator) error {
 	if err := t.validateUnique(); err != nil {
 		return err
 	}
+	return t.validateLeaves(c, v)
+}
+
+// validateLeaves checks every leaf. The signatures, by far the most of the work, are
+// verified on all processors; v is asked by one goroutine only.
+func (t *tree) validateLeaves(c *GroupContext, v CredentialValidator) error {
 	for i, l := range t.leaves {
 		if l == nil {
 			continue
 		}
-		if err := validateLeafInGroup(l, LeafIndex(i), c, v); err != nil {
-			return fmt.Errorf("%w: leaf %d: %w", ErrInvalidTree, i, err)
+		if err := l.validateContent(); err != nil {
+			return badLeaf(i, err)
+		}
+		if err := c.Extensions.supportedBy(&l.Capabilities); err != nil {
+			return badLeaf(i, err)
+		}
+	}
+	err := forEach(len(t.leaves), func(i int) error {
+		if l := t.leaves[i]; l != nil {
+			return badLeaf(i, l.verifySignature(c.GroupID, LeafIndex(i))) //nolint:gosec // i is below the number of leaves.
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i, l := range t.leaves {
+		if l == nil {
+			continue
+		}
+		if err := validateCredential(v, l.Credential, l.SignatureKey); err != nil {
+			return badLeaf(i, err)
 		}
 	}
 	return nil
+}
+
+// badLeaf says which leaf of a tree is wrong; nil stays nil.
+func badLeaf(i int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: leaf %d: %w", ErrInvalidTree, i, err)
 }
 
 // validateLeafInGroup checks a leaf against the group it is to live in.
@@ -65,7 +99,7 @@ func (t *tree) validateParents() error {
 			continue
 		}
 		x := nodeIndex(2*i + 1)
-		if len(p.encryptionKey) != hpkeKeySize {
+		if !usableKey(p.encryptionKey) {
 			return fmt.Errorf("%w: encryption key of node %d", ErrInvalidTree, x)
 		}
 		if err := t.validateUnmerged(x, p); err != nil {

@@ -55,6 +55,7 @@ func TestTreeValidationRefuses(t *testing.T) {
 		{"parent hash of the root's child", change(root, func(p *parentNode) { p.parentHash = []byte("x") }), ErrInvalidTree},
 		{"key of a parent", change(root, func(p *parentNode) { p.encryptionKey = randomBytes(32) }), ErrInvalidTree},
 		{"short key of a parent", change(root, func(p *parentNode) { p.encryptionKey = p.encryptionKey[1:] }), ErrInvalidTree},
+		{"key of a parent of low order", change(root, func(p *parentNode) { p.encryptionKey = make([]byte, 32) }), ErrInvalidTree},
 		{"unmerged leaf dropped", change(withUnmerged, func(p *parentNode) { p.unmerged = p.unmerged[1:] }), ErrInvalidTree},
 		{"unmerged leaf twice", change(withUnmerged, func(p *parentNode) { p.unmerged = append(p.unmerged, p.unmerged...) }), ErrInvalidTree},
 		{"unmerged leaf out of range", change(root, func(p *parentNode) { p.unmerged = []LeafIndex{1 << 30} }), ErrInvalidTree},

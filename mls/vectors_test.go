@@ -60,7 +60,7 @@ func runVectorFile[T any](t *testing.T, path string, want int, check func(*testi
 			t.Errorf("vector %d failed", i)
 		}
 	}
-	t.Logf("%s: %d run, %d passed", filepath.Base(path), len(vectors), passed)
+	t.Logf("report: mls vectors, %s: %d run, %d passed", filepath.Base(path), len(vectors), passed)
 	if len(vectors) != want || passed != want {
 		t.Errorf("%s: %d run, %d passed, want %d", path, len(vectors), passed, want)
 	}

@@ -5,7 +5,9 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -200,3 +202,18 @@ func marshal(t testing.TB, g *Group) []byte {
 }
 
 func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
+
+// historiesFactor says how many times longer than by default random tests run:
+// QPQ_MLS_HISTORIES, 1 if it is not set.
+func historiesFactor(t testing.TB) int {
+	t.Helper()
+	s := os.Getenv("QPQ_MLS_HISTORIES")
+	if s == "" {
+		return 1
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		t.Fatalf("QPQ_MLS_HISTORIES=%q is not a positive number", s)
+	}
+	return n
+}
