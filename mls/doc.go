@@ -92,9 +92,9 @@
 //	§12.4.3.1        Welcome                             welcome.go, join.go                                      join_test.go, faults_test.go, fuzzlive_test.go
 //	§12.4.3.2        external Commits                    external.go                                              external_test.go, faults_test.go
 //	§13              extensions, unknown values, GREASE  extension.go                                             extension_test.go, unknown_test.go
-//	§15              bounds, reordering, loss            secrettree.go, epoch.go                                  group_test.go, property_test.go
-//	§16              following without membership        publicgroup.go                                           publicgroup_test.go, property_test.go
-//	—                saved state                         state.go, secrettreestate.go, pendingstate.go            state_test.go, fuzzstate_test.go
+//	§15              bounds, reordering, loss            secrettree.go, epoch.go                                  group_test.go, property_test.go, propertymessages_test.go, propertysteps_test.go
+//	§16              following without membership        publicgroup.go                                           publicgroup_test.go, publicproperty_test.go, property_test.go
+//	—                saved state                         state.go, secrettreestate.go, pendingstate.go            state_test.go, savedgroup_test.go, fuzzstate_test.go, crash_test.go
 //	—                errors, and no secret in them       errors.go                                                faultsecrets_test.go
 //	—                faults found in other engines       —                                                        faults_test.go, faultsbytes_test.go, faultsecrets_test.go, unknown_test.go
 //

@@ -157,11 +157,12 @@ func (p *plan) size(ctx context.Context, n int, engines []engine, r *report) err
 	}
 	for round := range p.rounds + 1 {
 		for _, op := range p.ops {
-			for i, e := range engines {
+			for i := range engines {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				if err := p.turn(key{e.name(), op, n}, groups[i], round, r); err != nil {
+				i = (i + round) % len(engines) // nobody is always the first
+				if err := p.turn(key{engines[i].name(), op, n}, groups[i], round, r); err != nil {
 					return err
 				}
 			}
