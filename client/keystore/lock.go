@@ -94,9 +94,13 @@ func tryFlock(f *os.File, mode lockMode) (bool, error) {
 	return false, fmt.Errorf("locking the profile: %w", err)
 }
 
-// unlocker closes the descriptor, which drops its lock.
+// unlocker ends the lock and closes the file. Closing alone would leave the lock to a child that was forked at this
+// moment, until it runs its program.
 func unlocker(f *os.File) func() {
-	return func() { f.Close() } //nolint:errcheck // nothing was written.
+	return func() {
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) // Fails for no lock.
+		_ = f.Close()                                   // Nothing was written.
+	}
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -110,7 +110,7 @@ func lockCache(cache string) (unlock func(), err error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return func() { _ = f.Close() }, nil
+	return func() { endLock(f) }, nil
 }
 
 // download unpacks into a passing directory and renames it, so that the

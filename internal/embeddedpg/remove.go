@@ -20,7 +20,7 @@ func Remove(dir string) error {
 	if err != nil {
 		return fmt.Errorf("embedded PostgreSQL: %w", err)
 	}
-	defer lock.Close() // ends the lock; nothing is written
+	defer endLock(lock)
 	_, pids, err := users(o)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("embedded PostgreSQL: %w", err)

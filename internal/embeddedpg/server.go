@@ -77,7 +77,7 @@ func (s *Server) ended() {
 }
 
 // unlock may be called twice: the second closing fails and changes nothing.
-func (s *Server) unlock() { _ = s.lock.Close() }
+func (s *Server) unlock() { endLock(s.lock) }
 
 // URL is the connection string of Options.Database, understood by pgx. It
 // holds the password: never log it.

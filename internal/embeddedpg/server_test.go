@@ -7,6 +7,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -121,6 +122,22 @@ func TestInUse(t *testing.T) {
 	s.unlock()
 	startFails(t, o, "in use", joinInts([]int{s.PID()}))
 	query(t, s, "SELECT 1") // unharmed
+}
+
+// A program that is being started at the moment of Stop has copies of all open
+// files until it runs; it does not keep the directory locked.
+func TestChildDoesNotHoldTheLock(t *testing.T) {
+	t.Parallel()
+	o := Options{Dir: t.TempDir()}
+	s := startServer(t, o)
+	child := exec.Command("sleep", "600")
+	child.ExtraFiles = []*os.File{s.lock}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = child.Process.Kill(); _ = child.Wait() })
+	stopServer(t, s)
+	startServer(t, o)
 }
 
 func TestOtherMajor(t *testing.T) {

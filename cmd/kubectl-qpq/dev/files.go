@@ -52,7 +52,10 @@ func lock(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return func() { _ = f.Close() }, nil // Nothing was written.
+	return func() {
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) // Closing would leave it to a child that is just being started.
+		_ = f.Close()                                   // Nothing was written.
+	}, nil
 }
 
 // prepareSecrets removes what a process that was killed had told, and finds the CA and the cell's keys, or makes
