@@ -136,14 +136,12 @@ func (s *scope) issued(ctx context.Context, ca *pki.CA) (ctrl.Result, error) {
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	c := certificate{there: secret != nil, ca: ca.Certificate(), hosts: hosts(s.cell, s.endpoint, s.pods), now: s.now}
+	c := certificate{there: secret != nil, ca: ca.Certificate(), now: s.now}
 	if secret != nil {
 		c.leaf, _, _ = parsePair(secret) //nolint:errcheck // What cannot be used is replaced.
 	}
+	c.hosts = hosts(s.cell, s.endpoint, s.pods, c.leaf)
 	if reason := issueReason(c); reason != "" {
-		if c.leaf != nil && nodesUnknown(s.cell, s.pods) {
-			c.hosts = withAddresses(c.hosts, c.leaf)
-		}
 		if c.leaf, err = s.issue(ctx, ca, c.hosts, reason); err != nil {
 			return ctrl.Result{}, err
 		}
@@ -188,27 +186,10 @@ func parsePair(secret *corev1.Secret) (*x509.Certificate, []*x509.Certificate, e
 	return chain[0], chain, nil
 }
 
-// nodesUnknown reports whether clients reach the cell at nodes, and none runs
-// a server yet, as when a deleted cell is applied again.
-func nodesUnknown(cell *v1alpha1.MessagingCell, pods []corev1.Pod) bool {
-	return nodePortEndpoint(cell) && !slices.ContainsFunc(pods, func(pod corev1.Pod) bool { return pod.Status.HostIP != "" })
-}
-
-// withAddresses adds the addresses that leaf is valid for, up to a number: the
-// servers probably return to nodes where they were, and need not wait there
-// for another certificate to reach them.
-func withAddresses(hosts []string, leaf *x509.Certificate) []string {
-	const most = 16
-	for _, ip := range leaf.IPAddresses[:min(most, len(leaf.IPAddresses))] {
-		hosts = append(hosts, ip.String())
-	}
-	slices.Sort(hosts)
-	return slices.Compact(hosts)
-}
-
 // hosts are the names and addresses at which clients may reach a cell, sorted:
-// inside the cluster, where the spec says, and where the Service is found.
-func hosts(cell *v1alpha1.MessagingCell, endpoint *corev1.Service, pods []corev1.Pod) []string {
+// inside the cluster, where the spec says, and where the Service is found. former
+// is the certificate that there is, nil if none.
+func hosts(cell *v1alpha1.MessagingCell, endpoint *corev1.Service, pods []corev1.Pod, former *x509.Certificate) []string {
 	name := resources.EndpointName(cell)
 	list := []string{name, name + "." + cell.Namespace, name + "." + cell.Namespace + ".svc", name + "." + cell.Namespace + ".svc.cluster.local"}
 	list = append(list, cell.Spec.Endpoint.Host)
@@ -219,11 +200,32 @@ func hosts(cell *v1alpha1.MessagingCell, endpoint *corev1.Service, pods []corev1
 		}
 	}
 	if nodePortEndpoint(cell) {
-		for i := range pods {
-			list = append(list, pods[i].Status.HostIP)
-		}
+		list = append(list, nodeAddresses(pods, former)...)
 	}
 	list = slices.DeleteFunc(list, func(host string) bool { return host == "" || host == corev1.ClusterIPNone })
 	slices.Sort(list)
 	return slices.Compact(list)
+}
+
+// maxFormerAddresses bounds what a certificate takes over from the one before.
+const maxFormerAddresses = 16
+
+// nodeAddresses are those of the nodes that run servers. While none does, as when
+// a deleted cell is applied again, they are those of the former certificate: the
+// servers probably return to where they were, and need not wait there for another
+// certificate to reach them.
+func nodeAddresses(pods []corev1.Pod, former *x509.Certificate) []string {
+	var list []string
+	for i := range pods {
+		if ip := pods[i].Status.HostIP; ip != "" {
+			list = append(list, ip)
+		}
+	}
+	if len(list) > 0 || former == nil {
+		return list
+	}
+	for _, ip := range former.IPAddresses[:min(maxFormerAddresses, len(former.IPAddresses))] {
+		list = append(list, ip.String())
+	}
+	return list
 }

@@ -78,7 +78,7 @@ func TestHosts(t *testing.T) {
 		"no Service yet": {makeCell(corev1.ServiceTypeClusterIP, ""), nil, inside},
 		"balancer":       {makeCell(corev1.ServiceTypeLoadBalancer, "a.example.org"), service(corev1.ServiceTypeLoadBalancer, "10.0.0.1", "198.51.100.1"), append([]string{"10.0.0.1", "198.51.100.1", "a.example.org"}, inside...)},
 	} {
-		if got := hosts(tc.cell, tc.svc, pods); !slices.Equal(got, tc.want) {
+		if got := hosts(tc.cell, tc.svc, pods, nil); !slices.Equal(got, tc.want) {
 			t.Errorf("%s: hosts %v, want %v", name, got, tc.want)
 		}
 	}
@@ -88,31 +88,32 @@ func TestHosts(t *testing.T) {
 // that its servers need not wait for yet another certificate.
 func TestHostsOfAReturningCell(t *testing.T) {
 	t.Parallel()
-	leaf := makeCertificate(t, makeCA(t)).leaf
-	if got := withAddresses([]string{"10.0.0.9", "demo"}, leaf); !slices.Equal(got, []string{"10.0.0.9", "192.0.2.1", "demo"}) {
-		t.Errorf("hosts %v", got)
+	leaf := makeCertificate(t, makeCA(t)).leaf // For 192.0.2.1.
+	port, inside := makeCell(corev1.ServiceTypeNodePort, ""), makeCell(corev1.ServiceTypeClusterIP, "")
+	want := func(addresses ...string) []string {
+		return append(addresses, "demo", "demo.chat", "demo.chat.svc", "demo.chat.svc.cluster.local")
+	}
+	for name, tc := range map[string]struct {
+		cell *v1alpha1.MessagingCell
+		pods []corev1.Pod
+		want []string
+	}{
+		"no pods":      {port, nil, want("10.0.0.9", "192.0.2.1")},
+		"unscheduled":  {port, []corev1.Pod{onNode("", false)}, want("10.0.0.9", "192.0.2.1")},
+		"on a node":    {port, []corev1.Pod{onNode("", false), onNode("192.0.2.2", false)}, want("10.0.0.9", "192.0.2.2")},
+		"not by nodes": {inside, nil, want("10.0.0.9")},
+	} {
+		svc := service(tc.cell.Spec.Endpoint.ServiceType, "10.0.0.9")
+		if got := hosts(tc.cell, svc, tc.pods, leaf); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: hosts %v, want %v", name, got, tc.want)
+		}
 	}
 	for range 100 {
 		leaf.IPAddresses = append(leaf.IPAddresses, leaf.IPAddresses[0])
 		leaf.IPAddresses[0] = net.IPv4(192, 0, 2, byte(len(leaf.IPAddresses)))
 	}
-	if got := len(withAddresses(nil, leaf)); got > 16 {
+	if got := len(nodeAddresses(nil, leaf)); got > 16 {
 		t.Errorf("%d addresses are kept", got)
-	}
-	port, inside := makeCell(corev1.ServiceTypeNodePort, ""), makeCell(corev1.ServiceTypeClusterIP, "")
-	for name, tc := range map[string]struct {
-		cell *v1alpha1.MessagingCell
-		pods []corev1.Pod
-		want bool
-	}{
-		"no pods":      {port, nil, true},
-		"unscheduled":  {port, []corev1.Pod{onNode("", false)}, true},
-		"on a node":    {port, []corev1.Pod{onNode("", false), onNode("192.0.2.2", false)}, false},
-		"not by nodes": {inside, nil, false},
-	} {
-		if got := nodesUnknown(tc.cell, tc.pods); got != tc.want {
-			t.Errorf("%s: %v", name, got)
-		}
 	}
 }
 

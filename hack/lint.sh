@@ -15,16 +15,17 @@ if [ -n "$unformatted" ]; then
 	failed=yes
 fi
 
-while IFS= read -r mod; do
+# Modules that only wrap another project's programs have nothing to tidy but
+# that project, at length.
+mapfile -t modules < <(find . -name go.mod -not -path './bin/*' -not -path './hack/cluster/modules/*' | sort)
+for mod in "${modules[@]}"; do
 	dir=$(dirname "$mod")
 	step "go mod tidy ($mod)"
 	if ! (cd "$dir" && go mod tidy -diff); then
 		echo "$mod is not tidy: run go mod tidy in $dir" >&2
 		failed=yes
 	fi
-# Modules that only wrap another project's programs have nothing to tidy but
-# that project, at length.
-done < <(find . -name go.mod -not -path './bin/*' -not -path './hack/cluster/modules/*' | sort)
+done
 
 step "go vet (compiles everything; minutes on a cold cache)"
 go vet ./... || failed=yes
@@ -33,7 +34,9 @@ linter=$(hack/tool.sh golangci-lint)
 step "golangci-lint"
 "$linter" config verify
 "$linter" run --allow-parallel-runners --timeout 15m || failed=yes
-for dir in hack/images hack/cluster/mkimage hack/cluster/cni test/interop; do
+for mod in "${modules[@]}"; do
+	dir=$(dirname "$mod")
+	case $dir in . | ./hack/tools) continue ;; esac # done above; has no source
 	step "golangci-lint ($dir)"
 	(cd "$dir" && GOWORK=off "$linter" run --allow-parallel-runners --timeout 15m --config "$OLDPWD/.golangci.yml") || failed=yes
 done

@@ -4,8 +4,7 @@
 #
 # The race detector watches all packages except those that pull in the
 # Kubernetes API server's libraries: these are single-threaded and would take
-# longer to compile than all other tests to run. Tests that could not run are
-# named at the end, with what they miss.
+# longer to compile than all other tests to run.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -23,16 +22,11 @@ while read -r package deps; do
 	esac
 done < <(go list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | grep -E '^[^ ]+\.test ')
 
-gotestsum=$(hack/tool.sh gotestsum)
-events=$(mktemp)
-trap 'rm -f "$events"' EXIT
 failed=
-run() { # LABEL FLAGS... -- PACKAGES...
+run() { # LABEL FLAGS... PACKAGES...
 	echo "test: $1"
 	shift
-	"$gotestsum" --format pkgname-and-test-fails --jsonfile "$events" -- -timeout 10m "$@" || failed=yes
-	# What a test has counted and says by t.Logf("report: ...").
-	sed -nE 's/.*"Output":".*report: (.*)\\n"\}$/  \1/p' "$events"
+	hack/gotest.sh "$@" || failed=yes
 }
 [ ${#raced[@]} = 0 ] || CGO_ENABLED=1 run "${#raced[@]} packages under the race detector" -race "${raced[@]}"
 [ ${#plain[@]} = 0 ] || run "${#plain[@]} packages without it" "${plain[@]}"

@@ -27,7 +27,10 @@ func CreateGroup(opts GroupOptions) (*Group, error) {
 		TreeHash:    h[:],
 		Extensions:  opts.Extensions.clone(),
 	}
-	if err := validateLeafInGroup(leaf, 0, &c, opts.Validator); err != nil {
+	if err := leaf.validate(c.GroupID, 0, opts.Validator); err != nil {
+		return nil, err
+	}
+	if err := c.Extensions.supportedBy(&leaf.Capabilities); err != nil {
 		return nil, err
 	}
 	if err := c.Extensions.validateExternalSenders(opts.Validator); err != nil {

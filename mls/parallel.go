@@ -24,16 +24,16 @@ func forEach(n int, f func(int) error) error {
 		return nil
 	}
 	errs := make([]error, n)
-	var next, failed atomic.Int64
-	failed.Store(int64(n))
+	var next atomic.Int64
+	var failed atomic.Bool
 	work := func() {
-		for {
-			i := next.Add(1) - 1
-			if i >= failed.Load() { // also when all is done
+		for !failed.Load() { // whoever has taken a number calls f for it, so that all lower ones are
+			i := int(next.Add(1) - 1)
+			if i >= n {
 				return
 			}
-			if errs[i] = f(int(i)); errs[i] != nil {
-				lower(&failed, i)
+			if errs[i] = f(i); errs[i] != nil {
+				failed.Store(true)
 			}
 		}
 	}
@@ -43,18 +43,10 @@ func forEach(n int, f func(int) error) error {
 	}
 	work()
 	others.Wait()
-	if i := failed.Load(); i < int64(n) {
-		return errs[i]
-	}
-	return nil
-}
-
-// lower sets v to i unless it is lower already.
-func lower(v *atomic.Int64, i int64) {
-	for {
-		old := v.Load()
-		if i >= old || v.CompareAndSwap(old, i) {
-			return
+	for _, err := range errs {
+		if err != nil {
+			return err
 		}
 	}
+	return nil
 }

@@ -22,25 +22,19 @@ func (t *tree) validate(c *GroupContext, v CredentialValidator) error {
 	return t.validateLeaves(c, v)
 }
 
-// validateLeaves checks every leaf. The signatures, by far the most of the work, are
-// verified on all processors; v is asked by one goroutine only.
+// validateLeaves checks every leaf by itself and against the group. The signatures are
+// by far the most of the work, so it is shared among the processors; v is asked by one
+// goroutine, about leaves that have been verified.
 func (t *tree) validateLeaves(c *GroupContext, v CredentialValidator) error {
-	for i, l := range t.leaves {
-		if l == nil {
-			continue
-		}
-		if err := l.validateContent(); err != nil {
-			return badLeaf(i, err)
-		}
-		if err := c.Extensions.supportedBy(&l.Capabilities); err != nil {
-			return badLeaf(i, err)
-		}
-	}
 	err := forEach(len(t.leaves), func(i int) error {
-		if l := t.leaves[i]; l != nil {
-			return badLeaf(i, l.verifySignature(c.GroupID, LeafIndex(i))) //nolint:gosec // i is below the number of leaves.
+		l := t.leaves[i]
+		if l == nil {
+			return nil
 		}
-		return nil
+		if err := l.verify(c.GroupID, LeafIndex(i)); err != nil { //nolint:gosec // i is below the number of leaves.
+			return badLeaf(i, err)
+		}
+		return badLeaf(i, c.Extensions.supportedBy(&l.Capabilities))
 	})
 	if err != nil {
 		return err
@@ -62,14 +56,6 @@ func badLeaf(i int, err error) error {
 		return nil
 	}
 	return fmt.Errorf("%w: leaf %d: %w", ErrInvalidTree, i, err)
-}
-
-// validateLeafInGroup checks a leaf against the group it is to live in.
-func validateLeafInGroup(l *LeafNode, i LeafIndex, c *GroupContext, v CredentialValidator) error {
-	if err := l.validate(c.GroupID, i, v); err != nil {
-		return err
-	}
-	return c.Extensions.supportedBy(&l.Capabilities)
 }
 
 func (t *tree) validateUnique() error {

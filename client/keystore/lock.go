@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"quicproquo.dev/internal/filelock"
 )
 
 type lockMode int
@@ -48,7 +50,7 @@ func (s *Store) lockNow(name string) (unlock func(), err error) {
 	if err != nil || !ok {
 		return nil, errors.Join(err, f.Close())
 	}
-	return unlocker(f), nil
+	return func() { filelock.Release(f) }, nil
 }
 
 // lock polls, because a blocked flock cannot be called off. Each call has a descriptor of its own, so goroutines of
@@ -61,7 +63,7 @@ func (s *Store) lock(ctx context.Context, name string, mode lockMode) (func(), e
 	for wait := firstLockWait; ; wait = min(2*wait, maxLockWait) {
 		ok, err := tryFlock(f, mode)
 		if ok {
-			return unlocker(f), nil
+			return func() { filelock.Release(f) }, nil
 		}
 		if err == nil {
 			err = sleep(ctx, wait/2+rand.N(wait)) //nolint:gosec // jitter.
@@ -92,15 +94,6 @@ func tryFlock(f *os.File, mode lockMode) (bool, error) {
 		return false, nil
 	}
 	return false, fmt.Errorf("locking the profile: %w", err)
-}
-
-// unlocker ends the lock and closes the file. Closing alone would leave the lock to a child that was forked at this
-// moment, until it runs its program.
-func unlocker(f *os.File) func() {
-	return func() {
-		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) // Fails for no lock.
-		_ = f.Close()                                   // Nothing was written.
-	}
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

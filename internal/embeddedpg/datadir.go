@@ -31,7 +31,7 @@ func (o Options) passwordFile() string { return filepath.Join(o.Dir, "password")
 func (o Options) logFile() string      { return filepath.Join(o.Dir, "postgres.log") }
 func (o Options) lockFile() string     { return filepath.Join(o.Dir, "lock") }
 
-// lockDir takes the directory for this process, until endLock or the process's
+// lockDir takes the directory for this process, until filelock.Release or the process's
 // end.
 func lockDir(o Options) (*os.File, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
@@ -53,14 +53,6 @@ func lockDir(o Options) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
-}
-
-// endLock ends a lock. Closing the file alone would not: a child that another
-// goroutine has forked, and that has not got as far as its program, holds a
-// copy of it.
-func endLock(f *os.File) {
-	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) // fails only if it is closed already
-	_ = f.Close()                                   // nothing is written
 }
 
 func writeHolder(f *os.File) error {

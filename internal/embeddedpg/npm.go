@@ -19,6 +19,8 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+
+	"quicproquo.dev/internal/filelock"
 )
 
 // The npm package that carries server programs for machines without
@@ -110,7 +112,7 @@ func lockCache(cache string) (unlock func(), err error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return func() { endLock(f) }, nil
+	return func() { filelock.Release(f) }, nil
 }
 
 // download unpacks into a passing directory and renames it, so that the

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+
+	"quicproquo.dev/internal/filelock"
 )
 
 // Remove deletes a server's directory with all its data. It fails if a server
@@ -20,7 +22,7 @@ func Remove(dir string) error {
 	if err != nil {
 		return fmt.Errorf("embedded PostgreSQL: %w", err)
 	}
-	defer endLock(lock)
+	defer filelock.Release(lock)
 	_, pids, err := users(o)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("embedded PostgreSQL: %w", err)

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"syscall"
+
+	"quicproquo.dev/internal/filelock"
 )
 
 // Server is a running PostgreSQL. Its methods may be called from any goroutine.
@@ -77,7 +79,7 @@ func (s *Server) ended() {
 }
 
 // unlock may be called twice: the second closing fails and changes nothing.
-func (s *Server) unlock() { endLock(s.lock) }
+func (s *Server) unlock() { filelock.Release(s.lock) }
 
 // URL is the connection string of Options.Database, understood by pgx. It
 // holds the password: never log it.

@@ -19,6 +19,7 @@ import (
 	"quicproquo.dev/cell/server"
 	"quicproquo.dev/controllers/resources"
 	"quicproquo.dev/internal/cellkeys"
+	"quicproquo.dev/internal/filelock"
 	"quicproquo.dev/internal/pki"
 )
 
@@ -52,10 +53,7 @@ func lock(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return func() {
-		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) // Closing would leave it to a child that is just being started.
-		_ = f.Close()                                   // Nothing was written.
-	}, nil
+	return func() { filelock.Release(f) }, nil
 }
 
 // prepareSecrets removes what a process that was killed had told, and finds the CA and the cell's keys, or makes

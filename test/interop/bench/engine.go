@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"runtime"
 	"time"
 )
@@ -42,6 +43,18 @@ type group interface {
 	measure(op string, budget time.Duration) (sample, bool, error)
 	// invite takes the Welcomes to be joined in opJoinFull and opJoinUnmerged.
 	invite(to *foreign) error
+}
+
+// people makes n clients of an engine.
+func people[C any](name string, n int, makeOne func(string) (C, error)) ([]C, error) {
+	all := make([]C, n)
+	for i := range all {
+		var err error
+		if all[i], err = makeOne(fmt.Sprintf("%s-%d", name, i)); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }
 
 // sample is the mean of one measurement.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/ed25519"
-	"fmt"
 
 	"quicproquo.dev/mls"
 )
@@ -29,15 +28,14 @@ func newForeign(n int) (*foreign, error) {
 	return &foreign{everybody: everybody, one: one}, err
 }
 
-// full makes the Welcome of a Commit with a path.
-func (f *foreign) full(keyPackage []byte) ([]byte, error) {
-	return invitation(f.everybody, keyPackage, true)
-}
-
-// unmerged makes the Welcome of a Commit without a path: the parents above the
-// newcomer list it as unmerged.
-func (f *foreign) unmerged(keyPackage []byte) ([]byte, error) {
-	return invitation(f.one, keyPackage, false)
+// welcomes makes the Welcome of a Commit with a path into everybody, and of one
+// without into one: there the parents above the newcomer list it as unmerged.
+func (f *foreign) welcomes(keyPackage []byte) (full, unmerged []byte, err error) {
+	if full, err = invitation(f.everybody, keyPackage, true); err != nil {
+		return nil, nil, err
+	}
+	unmerged, err = invitation(f.one, keyPackage, false)
+	return full, unmerged, err
 }
 
 func invitation(g *mls.Group, keyPackage []byte, path bool) ([]byte, error) {
@@ -69,15 +67,16 @@ func newFull(n int) (*mls.Group, error) {
 		return nil, err
 	}
 	for size := 1; size < n; {
-		kps, last, err := newOurClients(min(fullStep, n-size))
+		newcomers, err := people("newcomer", min(fullStep, n-size), newOurClient)
 		if err != nil {
 			return nil, err
 		}
+		kps := keyPackagesOf(newcomers)
 		p, err := g.Commit(mls.CommitOptions{Adds: kps, ForcePath: true})
 		if err != nil {
 			return nil, err
 		}
-		if g, err = join(p.Welcome, last); err != nil {
+		if g, err = join(p.Welcome, newcomers[len(newcomers)-1]); err != nil {
 			return nil, err
 		}
 		size += len(kps)
@@ -91,23 +90,21 @@ func newSparse(n int) (*mls.Group, error) {
 	if err != nil || n == 1 {
 		return g, err
 	}
-	kps, _, err := newOurClients(n - 1)
+	newcomers, err := people("newcomer", n-1, newOurClient)
 	if err != nil {
 		return nil, err
 	}
-	p, err := g.Commit(mls.CommitOptions{Adds: kps, ForcePath: true})
+	p, err := g.Commit(mls.CommitOptions{Adds: keyPackagesOf(newcomers), ForcePath: true})
 	if err != nil {
 		return nil, err
 	}
 	return g, g.Merge(p)
 }
 
-func newOurClients(n int) (kps []*mls.KeyPackage, last *ourClient, err error) {
-	for i := range n {
-		if last, err = newOurClient(fmt.Sprintf("newcomer-%d", i)); err != nil {
-			return nil, nil, err
-		}
-		kps = append(kps, last.bundle.KeyPackage())
+func keyPackagesOf(clients []*ourClient) []*mls.KeyPackage {
+	kps := make([]*mls.KeyPackage, len(clients))
+	for i, c := range clients {
+		kps[i] = c.bundle.KeyPackage()
 	}
-	return kps, last, nil
+	return kps
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/thomas-vilte/mls-go/ciphersuite"
 	"github.com/thomas-vilte/mls-go/credentials"
@@ -35,6 +34,11 @@ func newTheirClient(name string) (*theirClient, error) {
 	return &theirClient{signer: signer, keyPackage: kp, private: private}, err
 }
 
+// message is the KeyPackage as an MLSMessage.
+func (c *theirClient) message() []byte {
+	return (&framing.MLSMessage{KeyPackage: c.keyPackage.Marshal()}).Marshal()
+}
+
 // theirGroup is like ourGroup.
 type theirGroup struct {
 	creator, member           *theirClient
@@ -50,39 +54,27 @@ type theirGroup struct {
 
 func (mlsGo) build(n int) (group, error) {
 	x := &theirGroup{}
-	var kps []*keypackages.KeyPackage
-	for i := range n + 1 {
-		c, err := newTheirClient(fmt.Sprintf("member-%d", i))
-		if err != nil {
-			return nil, err
-		}
-		switch i {
-		case 0:
-			x.creator = c
-			continue
-		case 1:
-			x.member = c
-		case n:
-			x.newcomer = (&framing.MLSMessage{KeyPackage: c.keyPackage.Marshal()}).Marshal()
-			continue
-		}
-		kps = append(kps, c.keyPackage)
+	all, err := people("member", n+1, newTheirClient)
+	if err != nil {
+		return nil, err
 	}
-	if err := x.found(kps); err != nil {
+	x.creator, x.member = all[0], all[1]
+	x.newcomer = all[n].message()
+	if err := x.found(all[1:n]); err != nil {
 		return nil, err
 	}
 	x.tasks = x.all()
 	return x, nil
 }
 
-func (x *theirGroup) found(kps []*keypackages.KeyPackage) error {
+func (x *theirGroup) found(others []*theirClient) error {
 	g, err := theirs.NewGroup(theirs.NewGroupID([]byte("group")), suite, x.creator.keyPackage, x.creator.private)
 	if err != nil {
 		return err
 	}
 	x.sender = g
-	for _, kp := range kps {
-		if _, err := g.AddMember(kp); err != nil {
+	for _, c := range others {
+		if _, err := g.AddMember(c.keyPackage); err != nil {
 			return err
 		}
 	}
@@ -133,11 +125,7 @@ func (x *theirGroup) invite(to *foreign) error {
 	if x.guest, err = newTheirClient("guest"); err != nil {
 		return err
 	}
-	kp := (&framing.MLSMessage{KeyPackage: x.guest.keyPackage.Marshal()}).Marshal()
-	if x.full, err = to.full(kp); err != nil {
-		return err
-	}
-	x.unmerged, err = to.unmerged(kp)
+	x.full, x.unmerged, err = to.welcomes(x.guest.message())
 	return err
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/ed25519"
-	"fmt"
 	"time"
 
 	"quicproquo.dev/mls"
@@ -48,28 +47,15 @@ type ourGroup struct {
 
 func (ours) build(n int) (group, error) {
 	x := &ourGroup{adds: map[bool][]byte{}}
-	var kps []*mls.KeyPackage
-	for i := range n + 1 {
-		c, err := newOurClient(fmt.Sprintf("member-%d", i))
-		if err != nil {
-			return nil, err
-		}
-		switch i {
-		case 0:
-			x.creator = c
-			continue
-		case 1:
-			x.member = c
-		case n:
-			x.newcomer, err = c.bundle.KeyPackage().MarshalMessage()
-			if err != nil {
-				return nil, err
-			}
-			continue
-		}
-		kps = append(kps, c.bundle.KeyPackage())
+	all, err := people("member", n+1, newOurClient)
+	if err != nil {
+		return nil, err
 	}
-	if err := x.found(kps); err != nil {
+	x.creator, x.member = all[0], all[1]
+	if x.newcomer, err = all[n].bundle.KeyPackage().MarshalMessage(); err != nil {
+		return nil, err
+	}
+	if err := x.found(keyPackagesOf(all[1:n])); err != nil {
 		return nil, err
 	}
 	x.tasks = x.all()
@@ -144,10 +130,7 @@ func (x *ourGroup) invite(to *foreign) error {
 	if err != nil {
 		return err
 	}
-	if x.full, err = to.full(kp); err != nil {
-		return err
-	}
-	x.unmerged, err = to.unmerged(kp)
+	x.full, x.unmerged, err = to.welcomes(kp)
 	return err
 }
 

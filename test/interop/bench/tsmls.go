@@ -41,11 +41,7 @@ func (t *tsMLS) invite(to *foreign) error {
 	if err := t.process.CallWithin(buildTime, map[string]any{"op": "guest"}, &kp); err != nil {
 		return err
 	}
-	full, err := to.full(kp)
-	if err != nil {
-		return err
-	}
-	unmerged, err := to.unmerged(kp)
+	full, unmerged, err := to.welcomes(kp)
 	if err != nil {
 		return err
 	}
