@@ -12,10 +12,13 @@ import (
 type acks struct {
 	s        *session
 	pending  map[ids.ID]uint64
+	sent     []wire.Ack // In the request under way.
 	count    int        // Deliveries in pending.
 	most     int        // Deliveries acknowledged together: well below the credit, so that more keeps coming.
 	answered chan error // The answer to the request under way.
 	busy     bool
+	waiting  bool // The cell asked to wait; due says until when.
+	again    backoff
 	due      *time.Timer // When what has gathered is sent at the latest.
 }
 
@@ -28,7 +31,7 @@ func (a *acks) start(s *session, credit int) {
 
 // add acknowledges a channel up to seq with the next request, which is sent now when enough has gathered.
 func (a *acks) add(ctx context.Context, channel ids.ID, seq uint64, deliveries int) {
-	if len(a.pending) == 0 {
+	if len(a.pending) == 0 && !a.waiting {
 		a.due.Reset(ackEvery)
 	}
 	a.pending[channel] = max(a.pending[channel], seq)
@@ -39,7 +42,7 @@ func (a *acks) add(ctx context.Context, channel ids.ID, seq uint64, deliveries i
 
 // send sends what has gathered, unless a request is under way: then done will.
 func (a *acks) send(ctx context.Context) {
-	if a.busy || len(a.pending) == 0 {
+	if a.busy || a.waiting || len(a.pending) == 0 {
 		return
 	}
 	req := &wire.AckRequest{}
@@ -50,7 +53,7 @@ func (a *acks) send(ctx context.Context) {
 		req.Acks = append(req.Acks, wire.Ack{ChannelID: channel, Seq: seq})
 		delete(a.pending, channel)
 	}
-	a.busy, a.count = true, 0
+	a.busy, a.count, a.sent = true, 0, req.Acks
 	s, answered := a.s, a.answered
 	go func() {
 		_, err := ask[*wire.Done](context.WithoutCancel(ctx), s, req)
@@ -58,13 +61,29 @@ func (a *acks) send(ctx context.Context) {
 	}()
 }
 
-// done notes that the request under way was answered, and sends what has gathered meanwhile.
+// done notes that the request under way was answered, and sends what has gathered meanwhile. What the cell does not take
+// just now is sent again, together with what comes until then.
 func (a *acks) done(ctx context.Context, err error) error {
 	a.busy = false
-	if err == nil {
+	switch {
+	case err == nil:
+		a.again.reset()
 		a.send(ctx)
+	case wire.HasCode(err, wire.CodeRateLimited, wire.CodeBusy):
+		for _, ack := range a.sent {
+			a.pending[ack.ChannelID] = max(a.pending[ack.ChannelID], ack.Seq)
+		}
+		a.waiting = true
+		a.due.Reset(a.again.after(err))
+		return nil
 	}
 	return err
+}
+
+// sendDue sends what has gathered, when its time has come.
+func (a *acks) sendDue(ctx context.Context) {
+	a.waiting = false
+	a.send(ctx)
 }
 
 // flush sends all that has gathered and waits for the answers, a bounded time and without complaint: what is not
@@ -79,6 +98,8 @@ func (a *acks) flush(ctx context.Context) {
 			if a.done(ctx, err) != nil {
 				return
 			}
+		case <-a.due.C:
+			a.sendDue(ctx)
 		case <-ctx.Done():
 			return
 		}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"quicproquo.dev/client/conn"
 	"quicproquo.dev/client/keystore"
 	"quicproquo.dev/schema/ids"
 )
@@ -20,6 +22,11 @@ type Client struct {
 	self   *accountRecord
 	device ed25519.PrivateKey
 	log    *slog.Logger
+
+	codes []string // The recovery codes of a signup or reset.
+
+	secretMu sync.Mutex
+	secret   []byte // The passphrase, the Client's own copy; nil once it is closed.
 
 	mu     sync.Mutex
 	shared *session // For calls; subscriptions have connections of their own.
@@ -35,9 +42,18 @@ type Identity struct {
 }
 
 // Open opens a profile that Signup or Login made. It does not connect yet. Errors: keystore.ErrNoProfile,
-// keystore.ErrWrongPassphrase, *keystore.CorruptError, ErrNoAccount.
+// keystore.ErrWrongPassphrase, *keystore.CorruptError, ErrNoAccount,
+// ErrLoggedOut.
 func Open(ctx context.Context, o Options) (*Client, error) {
 	o = o.withDefaults()
+	c, err := open(ctx, o)
+	if err != nil {
+		o.forget()
+	}
+	return c, err
+}
+
+func open(ctx context.Context, o Options) (*Client, error) {
 	store, err := keystore.Open(o.Profile, o.Passphrase)
 	if err != nil {
 		return nil, err
@@ -48,6 +64,10 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 		return nil, err
 	case !ok || self.Pending:
 		return nil, ErrNoAccount
+	case self.Deleted:
+		return nil, fmt.Errorf("%w: %s", ErrDeleted, self.Name)
+	case self.LoggedOut:
+		return nil, fmt.Errorf("%w as %s", ErrLoggedOut, self.Name)
 	}
 	return newClient(o, store, self)
 }
@@ -56,7 +76,29 @@ func newClient(o Options, store *keystore.Store, self *accountRecord) (*Client, 
 	if len(self.DeviceSeed) != ed25519.SeedSize {
 		return nil, fmt.Errorf("the profile's account record has a device key of %d bytes", len(self.DeviceSeed))
 	}
-	return &Client{opts: o, store: store, self: self, device: self.deviceKey(), log: o.Log.With("device", self.DeviceID)}, nil
+	c := &Client{opts: o, store: store, self: self, device: self.deviceKey(), log: o.Log.With("device", self.DeviceID), secret: bytes.Clone(o.Passphrase)}
+	o.forget()
+	c.opts.Passphrase, c.opts.Password = nil, nil
+	return c, nil
+}
+
+// passphrase is the profile's and the account's, which ChangePassword changes: a copy, which the caller clears. It fails
+// once the Client is closed.
+func (c *Client) passphrase() ([]byte, error) {
+	c.secretMu.Lock()
+	defer c.secretMu.Unlock()
+	if c.secret == nil {
+		return nil, conn.ErrClosed
+	}
+	return bytes.Clone(c.secret), nil
+}
+
+// setPassphrase replaces the passphrase by a copy; nil forgets it.
+func (c *Client) setPassphrase(b []byte) {
+	c.secretMu.Lock()
+	defer c.secretMu.Unlock()
+	clear(c.secret)
+	c.secret = bytes.Clone(b)
 }
 
 // Whoami returns who this profile is. It does not ask the cell.
@@ -65,8 +107,10 @@ func (c *Client) Whoami() Identity {
 	return Identity{c.self.Name, c.self.AccountID, c.self.DeviceID, cell.Endpoint}
 }
 
-// Close ends the connection. Operations under way fail, and later ones too. A Read ends with its context.
+// Close ends the connection and forgets the passphrase. Operations under way fail, and later ones too. A Read ends with its
+// context.
 func (c *Client) Close() {
+	c.setPassphrase(nil)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true

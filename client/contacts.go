@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"time"
 
@@ -34,6 +35,23 @@ func ask[R wire.Response](ctx context.Context, via caller, req wire.Request) (R,
 	return r, nil
 }
 
+// accountOf finds an account by name. The cell is asked only for one that is not known yet, or is written otherwise: a
+// known name stays its account's, and cells limit lookups.
+func (c *Client) accountOf(ctx context.Context, via caller, name string) (ids.ID, error) {
+	known, _, err := get[contactsRecord](ctx, c.store, contactsName)
+	if err != nil {
+		return ids.ID{}, err
+	}
+	if id, ok := known.called(name); ok {
+		return id, nil
+	}
+	a, err := c.lookup(ctx, via, name)
+	if err != nil {
+		return ids.ID{}, err
+	}
+	return a.AccountID, nil
+}
+
 // lookup finds an account by name, and checks it against what was seen of it before.
 func (c *Client) lookup(ctx context.Context, via caller, name string) (*wire.Account, error) {
 	a, err := ask[*wire.Account](ctx, via, &wire.GetAccountRequest{Name: name})
@@ -55,7 +73,7 @@ func (c *Client) openDM(ctx context.Context, via caller, account ids.ID) (*wire.
 	return ch, c.remember(ctx, &ch.Peer)
 }
 
-// remember trusts an account's root key on first sight, and no other ever after; a name stays its account's likewise.
+// remember trusts an account's root key on first sight, and no other before TrustNewKey; a name stays its account's likewise.
 func (c *Client) remember(ctx context.Context, a *wire.Account) error {
 	if c.own(a.AccountID) {
 		if !bytes.Equal(a.RootKey, c.self.RootKey) {
@@ -63,28 +81,47 @@ func (c *Client) remember(ctx context.Context, a *wire.Account) error {
 		}
 		return nil
 	}
-	return update(ctx, c.store, contactsName, func(r *contactsRecord) (bool, error) {
-		known, ok := r.Accounts[a.AccountID]
-		switch {
-		case ok && (!bytes.Equal(known.RootKey, a.RootKey) || known.Name != a.Name), !ok && r.has(a.Name):
-			return false, &RootKeyChangedError{a.Name, a.AccountID}
-		case ok:
-			return false, nil
-		case r.Accounts == nil:
-			r.Accounts = make(map[ids.ID]contact)
-		}
-		r.Accounts[a.AccountID] = contact{Name: a.Name, RootKey: bytes.Clone(a.RootKey)}
-		return true, nil
+	var verdict error
+	err := update(ctx, c.store, contactsName, func(r *contactsRecord) (changed bool, err error) {
+		changed, verdict = r.see(a, c.opts.Now())
+		return changed, nil
 	})
+	return errors.Join(err, verdict)
+}
+
+// see notes an account. What is not as it was is an error; another root key is kept beside the one that is trusted.
+func (r *contactsRecord) see(a *wire.Account, now time.Time) (changed bool, err error) {
+	known, ok := r.Accounts[a.AccountID]
+	switch {
+	case ok && known.Name != a.Name && !known.Former, !ok && r.has(a.Name):
+		return false, &RootKeyChangedError{a.Name, a.AccountID}
+	case ok && !bytes.Equal(known.RootKey, a.RootKey):
+		changed = !bytes.Equal(known.NewRootKey, a.RootKey)
+		known.NewRootKey = bytes.Clone(a.RootKey)
+		r.Accounts[a.AccountID] = known
+		return changed, &RootKeyChangedError{a.Name, a.AccountID}
+	case ok:
+		return false, nil
+	case r.Accounts == nil:
+		r.Accounts = make(map[ids.ID]contact)
+	}
+	r.Accounts[a.AccountID] = contact{Name: a.Name, RootKey: bytes.Clone(a.RootKey), CheckedAt: now}
+	return true, nil
 }
 
 func (r *contactsRecord) has(name string) bool {
-	for _, known := range r.Accounts {
-		if known.Name == name {
-			return true
+	_, ok := r.called(name)
+	return ok
+}
+
+// called returns the account that is trusted under a name.
+func (r *contactsRecord) called(name string) (ids.ID, bool) {
+	for id, known := range r.Accounts {
+		if known.Name == name && !known.Former {
+			return id, true
 		}
 	}
-	return false
+	return ids.ID{}, false
 }
 
 // roots is a mls.CredentialValidator that takes devices of these accounts only, each certified by its account's root.

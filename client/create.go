@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"quicproquo.dev/client/keystore"
@@ -42,10 +43,14 @@ func (c *Client) ensureGroup(ctx context.Context, ch *wire.Channel) error {
 	switch pending := rec.Creation; {
 	case rec.newest() > 0 && rec.newest() >= ch.Generation:
 		return nil
-	case pending != nil && pending.Generation >= ch.Generation && ch.Generation > 0, ch.Generation == 0:
+	case pending != nil && pending.Generation >= ch.Generation && ch.Generation > 0, ch.Generation == 0, rec.Superseded >= ch.Generation:
 		return c.create(ctx, ch, pending)
 	}
-	return c.awaitWelcome(ctx, ch.ChannelID, ch.Generation)
+	err = c.awaitWelcome(ctx, ch.ChannelID, ch.Generation)
+	if errors.Is(err, ErrNotInGroup) && c.self.StartedOver {
+		return c.create(ctx, ch, nil)
+	}
+	return err
 }
 
 // create makes a channel's next group, or offers an earlier one again whose answer was lost: the cell answers the winner
@@ -93,9 +98,13 @@ func (c *Client) prepareGroup(ctx context.Context, ch *wire.Channel, generation 
 	})
 }
 
-// claim takes one KeyPackage of every device of an account, apart from this one, and checks each.
+// claim takes one KeyPackage of every device of an account, apart from this one and those that were revoked, and checks each.
 func (c *Client) claim(ctx context.Context, account ids.ID) (packages []*mls.KeyPackage, owners []ids.ID, err error) {
 	req := &wire.ClaimKeyPackagesRequest{RequestID: ids.New(), AccountID: account}
+	gone, err := c.revokedOf(ctx, account)
+	if err != nil {
+		return nil, nil, err
+	}
 	err = c.do(ctx, func(ctx context.Context, s *session) error {
 		packages, owners = nil, nil
 		r, err := ask[*wire.ClaimKeyPackagesResponse](ctx, s, req)
@@ -106,7 +115,7 @@ func (c *Client) claim(ctx context.Context, account ids.ID) (packages []*mls.Key
 			return err
 		}
 		for _, p := range r.Packages {
-			if p.DeviceID == c.self.DeviceID {
+			if p.DeviceID == c.self.DeviceID || slices.Contains(gone, p.DeviceID) {
 				continue
 			}
 			kp, err := c.checkClaimed(ctx, s, account, p)
@@ -244,7 +253,7 @@ func (c *Client) catchUp(ctx context.Context) (did bool, err error) {
 		return false, err
 	}
 	defer unlock()
-	err = c.subscribe(ctx, false, nil)
+	err = c.subscribe(ctx, false, nil, nil)
 	if errors.Is(err, ErrReplaced) { // By a copy of this profile elsewhere, if at all.
 		return false, nil
 	}

@@ -66,14 +66,27 @@ func (c *Client) sendDM(ctx context.Context, name, text string) (*Sent, error) {
 
 // direct finds the direct channel with an account.
 func (c *Client) direct(ctx context.Context, s *session, name string) (*wire.Channel, error) {
-	peer, err := c.lookup(ctx, s, name)
+	account, err := c.accountOf(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
-	if c.own(peer.AccountID) {
+	if c.own(account) {
 		return nil, ErrSelf
 	}
-	return c.openDM(ctx, s, peer.AccountID)
+	ch, err := c.openDM(ctx, s, account)
+	if wire.HasCode(err, wire.CodeNotFound) {
+		return nil, c.gone(ctx, s, name, err)
+	}
+	return ch, err
+}
+
+// gone says what became of a contact whom the cell does not know any more: the account was deleted, and somebody else may have taken
+// the name, who is not taken for them.
+func (c *Client) gone(ctx context.Context, s *session, name string, err error) error {
+	if _, lookup := c.lookup(ctx, s, name); lookup != nil && !wire.HasCode(lookup, wire.CodeNotFound) {
+		return lookup
+	}
+	return fmt.Errorf("%w (%w)", ErrGone, err)
 }
 
 // encrypt fills in a message and puts it into the outbox, in one step with the ratchet that made it.

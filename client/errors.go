@@ -7,6 +7,7 @@ import (
 	"quicproquo.dev/client/conn"
 	"quicproquo.dev/client/inorder"
 	"quicproquo.dev/client/keystore"
+	"quicproquo.dev/schema/codes"
 	"quicproquo.dev/schema/ids"
 	"quicproquo.dev/schema/wire"
 )
@@ -14,6 +15,16 @@ import (
 var (
 	// ErrNoAccount says that the profile holds no account.
 	ErrNoAccount = errors.New("this profile holds no account: sign up or log in first")
+	// ErrLoggedOut says that the profile's device was logged out.
+	ErrLoggedOut = errors.New("this profile is logged out: log in again")
+	// ErrPasswordChanged says that the profile's passphrase is not the account's password any more.
+	ErrPasswordChanged = errors.New("the passphrase that opens this profile is not the account's: it was changed on another device, or the account was deleted; log in with the present one")
+	// ErrDeleted says that the profile's account was deleted, by this profile.
+	ErrDeleted = errors.New("this profile's account was deleted: delete it once more to remove what is left of the profile")
+	// ErrNotName says that a name that was typed is not the account's.
+	ErrNotName = errors.New("that is not the account's name; nothing was deleted")
+	// ErrGone says that a contact's account is there no more.
+	ErrGone = errors.New("that account was deleted: nothing can be written to it any more")
 	// ErrAccountExists says that a signup was asked of a profile that holds an account.
 	ErrAccountExists = errors.New("this profile holds an account already: use another profile directory")
 	// ErrOtherAccount says that a profile holds another account than the one asked for.
@@ -30,6 +41,8 @@ var (
 	ErrReplaced = errors.New("another reader of this profile took over")
 	// ErrRevoked says that the device was revoked.
 	ErrRevoked = errors.New("this device was revoked: log in with a new profile directory to add a new device")
+	// ErrForgedLink says that a new device, or its approval, is not what was made with the code.
+	ErrForgedLink = errors.New("what came with that code was not made by the device that shows it, or approved it: somebody may stand in between; start over, and approve nothing that you do not hold in your hands")
 	// ErrSelf says that a direct channel was asked for with the own account.
 	ErrSelf = errors.New("you cannot send a direct message to yourself")
 	// ErrUntrusted says that what the cell handed out is not what it says.
@@ -107,6 +120,10 @@ var kinds = []kind{
 	{"noProfile", is(keystore.ErrNoProfile)},
 	{"corruptProfile", as[*keystore.CorruptError]()},
 	{"noAccount", is(ErrNoAccount)},
+	{"loggedOut", is(ErrLoggedOut)},
+	{"accountDeleted", is(ErrDeleted)},
+	{"wrongName", is(ErrNotName)},
+	{"invalidCode", is(codes.ErrNone)},
 	{"accountExists", is(ErrAccountExists)},
 	{"otherAccount", is(ErrOtherAccount)},
 	{"otherCell", is(ErrOtherCell)},
@@ -119,6 +136,7 @@ var kinds = []kind{
 	{"invalidArgument", is(ErrSelf)},
 	{"rootKeyChanged", as[*RootKeyChangedError]()},
 	{"untrusted", is(ErrUntrusted)},
+	{"forgedLink", is(ErrForgedLink)},
 	{"wrongCA", is(conn.ErrWrongCA)},
 	{"wrongPin", is(conn.ErrWrongPin)},
 	{"wrongHost", is(conn.ErrWrongHost)},
@@ -126,9 +144,12 @@ var kinds = []kind{
 	{"invalidCA", is(conn.ErrInvalidCA)},
 	{"invalidPin", is(conn.ErrInvalidPin)},
 	{"tls", is(conn.ErrTLS)},
+	{"clientCertificate", as[*conn.CertificateError]()},
+	{"invalidClientCertificate", is(conn.ErrInvalidCertificate)},
 	{"protocol", is(conn.ErrProtocol)},
 	{"protocol", is(inorder.ErrGap)},
 	{"unreachable", as[*conn.UnreachableError]()},
+	{"connectionRefused", as[*conn.RefusedError]()},
 	{"connectionLost", as[*conn.LostError]()},
 }
 

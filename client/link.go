@@ -31,7 +31,7 @@ func dial(ctx context.Context, o Options, cell cellRecord) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	cn, err := conn.Dial(ctx, conn.Options{Endpoint: cell.Endpoint, Trust: trust, Client: o.Program})
+	cn, err := conn.Dial(ctx, conn.Options{Endpoint: cell.Endpoint, Trust: trust, Client: o.Program, Certificate: o.Certificate})
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (c *Client) attempt(ctx context.Context, op func(context.Context, *session)
 	if err != nil {
 		return timely(ctx, err)
 	}
-	if err = timely(ctx, op(bounded, s)); err == nil {
+	if err = revoked(timely(ctx, op(bounded, s))); err == nil {
 		return nil
 	}
 	var lost *conn.LostError
@@ -207,6 +207,13 @@ func (c *Client) renew(ctx context.Context, s *session, known *sessionRecord) er
 		}
 		c.log.WarnContext(ctx, "the session cannot be refreshed; logging in by password", "error", err)
 	}
+	self, _, err := get[accountRecord](ctx, c.store, accountName)
+	switch {
+	case err != nil:
+		return err
+	case self.LoggedOut: // By another process.
+		return fmt.Errorf("%w as %s", ErrLoggedOut, c.self.Name)
+	}
 	return c.loginAgain(ctx, s)
 }
 
@@ -224,11 +231,23 @@ func (c *Client) refresh(ctx context.Context, s *session, rec *sessionRecord) er
 
 // loginAgain logs in by password; the passphrase is the account's.
 func (c *Client) loginAgain(ctx context.Context, s *session) error {
-	finish, _, err := login(ctx, s.Conn, c.self.Name, c.opts.Passphrase)
+	passphrase, err := c.passphrase()
 	if err != nil {
-		return revoked(err)
+		return err
 	}
+	defer clear(passphrase)
+	finish, exportKey, err := login(ctx, s, c.self.Name, passphrase, c.self)
+	if err != nil {
+		return stale(revoked(err))
+	}
+	defer clear(exportKey)
 	if err := c.self.checkLogin(finish); err != nil {
+		return err
+	}
+	if err := c.store.SettleRekey(ctx); err != nil {
+		return err
+	}
+	if err := renewRegistration(ctx, s, finish, exportKey, passphrase); err != nil {
 		return err
 	}
 	return revoked(startSession(ctx, c.store, s, c.self, c.opts.DeviceName))
@@ -259,7 +278,7 @@ func keepTokens(ctx context.Context, store *keystore.Store, s *session, t *wire.
 }
 
 func revoked(err error) error {
-	if wire.HasCode(err, wire.CodeDeviceRevoked) {
+	if wire.HasCode(err, wire.CodeDeviceRevoked) && !errors.Is(err, ErrRevoked) {
 		return fmt.Errorf("%w (%w)", ErrRevoked, err)
 	}
 	return err

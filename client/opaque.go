@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -10,7 +11,6 @@ import (
 	"crypto/sha512"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/bytemare/opaque"
 
@@ -20,42 +20,64 @@ import (
 	"quicproquo.dev/schema/wire"
 )
 
-// register does an OPAQUE registration (RFC 9807 §5) up to the record that signupFinish carries.
-func register(ctx context.Context, cn *conn.Conn, name string, password []byte) (record, exportKey []byte, err error) {
+// registration is a password as it is registered, and what comes of it.
+type registration struct {
+	record    []byte
+	opaqueKey uint32
+	exportKey []byte
+}
+
+// register does an OPAQUE registration (RFC 9807 §5) up to the record. start makes the request that carries the message.
+func register(ctx context.Context, cn *conn.Conn, password []byte, start func(message []byte) wire.Request) (*registration, error) {
 	c, err := opaqueconf.Configuration().Client()
 	if err != nil {
-		return nil, nil, fmt.Errorf("OPAQUE: %w", err)
+		return nil, fmt.Errorf("OPAQUE: %w", err)
 	}
-	request, err := c.RegistrationInit(slices.Clone(password))
+	defer c.ClearState()
+	request, err := c.RegistrationInit(password) // It keeps a copy, which ClearState zeroes.
 	if err != nil {
-		return nil, nil, fmt.Errorf("OPAQUE registration: %w", err)
+		return nil, fmt.Errorf("OPAQUE registration: %w", err)
 	}
-	answer, err := conn.Call[*wire.SignupStartResponse](ctx, cn, &wire.SignupStartRequest{Name: name, RegistrationRequest: request.Serialize()})
+	answer, err := conn.Call[*wire.SignupStartResponse](ctx, cn, start(request.Serialize()))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	response, err := c.Deserialize.RegistrationResponse(answer.RegistrationResponse)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: OPAQUE registration: %w", conn.ErrProtocol, err)
+		return nil, fmt.Errorf("%w: OPAQUE registration: %w", conn.ErrProtocol, err)
 	}
 	r, exportKey, err := c.RegistrationFinalize(response, nil, nil, opaqueconf.ClientOptions())
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: OPAQUE registration: %w", conn.ErrProtocol, err)
+		return nil, fmt.Errorf("%w: OPAQUE registration: %w", conn.ErrProtocol, err)
 	}
-	return r.Serialize(), exportKey, nil
+	return &registration{r.Serialize(), answer.OpaqueKey, exportKey}, nil
 }
 
-// login does an OPAQUE login (RFC 9807 §6). A wrong password and an unknown name are both invalidCredentials.
-func login(ctx context.Context, cn *conn.Conn, name string, password []byte) (*wire.LoginFinishResponse, []byte, error) {
+// setPasswordStart is register's start for an account that the connection has proven.
+func setPasswordStart(message []byte) wire.Request {
+	return &wire.SetPasswordStartRequest{RegistrationRequest: message}
+}
+
+// login does an OPAQUE login (RFC 9807 §6). A wrong password and an unknown name are both invalidCredentials. self, which
+// may be nil, is the device that asks, if the account has it already. The caller clears the export key.
+func login(ctx context.Context, s *session, name string, password []byte, self *accountRecord) (*wire.LoginFinishResponse, []byte, error) {
 	c, err := opaqueconf.Configuration().Client()
 	if err != nil {
 		return nil, nil, fmt.Errorf("OPAQUE: %w", err)
 	}
-	ke1, err := c.GenerateKE1(slices.Clone(password))
+	defer c.ClearState()
+	ke1, err := c.GenerateKE1(password) // It keeps a copy, which ClearState zeroes.
 	if err != nil {
 		return nil, nil, fmt.Errorf("OPAQUE login: %w", err)
 	}
-	answer, err := conn.Call[*wire.LoginStartResponse](ctx, cn, &wire.LoginStartRequest{Name: name, KE1: ke1.Serialize()})
+	start := &wire.LoginStartRequest{Name: name, KE1: ke1.Serialize()}
+	if self != nil {
+		start.DeviceID = self.DeviceID
+		if start.Proof, err = s.Prove(self.deviceKey()); err != nil {
+			return nil, nil, err
+		}
+	}
+	answer, err := conn.Call[*wire.LoginStartResponse](ctx, s.Conn, start)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -63,8 +85,12 @@ func login(ctx context.Context, cn *conn.Conn, name string, password []byte) (*w
 	if err != nil {
 		return nil, nil, err
 	}
-	finish, err := conn.Call[*wire.LoginFinishResponse](ctx, cn, &wire.LoginFinishRequest{KE3: ke3})
-	return finish, exportKey, err
+	finish, err := conn.Call[*wire.LoginFinishResponse](ctx, s.Conn, &wire.LoginFinishRequest{KE3: ke3})
+	if err != nil {
+		clear(exportKey)
+		return nil, nil, err
+	}
+	return finish, exportKey, nil
 }
 
 // finishLogin checks KE2. A wrong password shows here already, before the cell can tell.
@@ -98,7 +124,22 @@ func wrapRoot(root ed25519.PrivateKey, exportKey []byte, account ids.ID) ([]byte
 	b := make([]byte, 1+wrapNonce, 1+wrapNonce+ed25519.SeedSize+aead.Overhead())
 	b[0] = wrapVersion
 	rand.Read(b[1:]) //nolint:errcheck // crypto/rand.Read never fails.
-	return aead.Seal(b, b[1:], root.Seed(), append(b[:1:1], account[:]...)), nil
+	seed := root.Seed()
+	defer clear(seed)
+	return aead.Seal(b, b[1:], seed, append(b[:1:1], account[:]...)), nil
+}
+
+// unwrapLogin opens the root key that a login handed back, and checks that it is the account's.
+func unwrapLogin(f *wire.LoginFinishResponse, exportKey []byte) (ed25519.PrivateKey, error) {
+	root, err := unwrapRoot(f.WrappedRootKey, exportKey, f.AccountID)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(root.Public().(ed25519.PublicKey), f.RootKey) { //nolint:forcetypeassert // always is.
+		clear(root)
+		return nil, errWrapped
+	}
+	return root, nil
 }
 
 func unwrapRoot(b, exportKey []byte, account ids.ID) (ed25519.PrivateKey, error) {
@@ -110,10 +151,10 @@ func unwrapRoot(b, exportKey []byte, account ids.ID) (ed25519.PrivateKey, error)
 		return nil, errWrapped
 	}
 	seed, err := aead.Open(nil, b[1:1+wrapNonce], b[1+wrapNonce:], append(b[:1:1], account[:]...))
+	defer clear(seed)
 	if err != nil || len(seed) != ed25519.SeedSize {
 		return nil, errWrapped
 	}
-	defer clear(seed)
 	return ed25519.NewKeyFromSeed(seed), nil
 }
 

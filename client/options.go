@@ -1,6 +1,7 @@
 package client
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"time"
 
@@ -14,12 +15,21 @@ type Options struct {
 	Profile string
 	// Passphrase opens the profile and is the account's password. It stays the caller's.
 	Passphrase []byte
+	// Password is the account's password for Login, where it is not Passphrase: it was changed on another device. The
+	// profile is then protected by it too.
+	Password []byte
+	// Invitation is for Signup with a cell that asks for one.
+	Invitation string
+	// RecoveryCodes is how many recovery codes Signup and Reset make, at most 16; Client.RecoveryCodes tells them.
+	RecoveryCodes int
 	// Endpoint is the cell's HOST:PORT. Empty: the one of signup or login.
 	Endpoint string
 	// CA holds the cell's CA certificates in PEM, Pin the SHA-256 of its key in hex. Both empty: those of signup or
 	// login. CA wins over Pin.
 	CA  []byte
 	Pin string
+	// Certificate is shown to a cell that asks for client certificates. The profile does not keep it.
+	Certificate *tls.Certificate
 	// DeviceName is what the account's people see of a device that signup or login adds.
 	DeviceName string
 	// Program is the program's name and version, for the cell's logs.
@@ -57,7 +67,22 @@ func (o Options) withDefaults() Options {
 		o.DeviceName = ""
 	}
 	o.Passphrase = append([]byte(nil), o.Passphrase...)
+	o.Password = append([]byte(nil), o.Password...)
 	return o
+}
+
+// forget zeroes the options' own copies of passphrase and password.
+func (o Options) forget() {
+	clear(o.Passphrase)
+	clear(o.Password)
+}
+
+// password is the account's.
+func (o Options) password() []byte {
+	if len(o.Password) > 0 {
+		return o.Password
+	}
+	return o.Passphrase
 }
 
 // cell returns where and how to connect, from the options and, where they are silent, the profile.

@@ -11,10 +11,10 @@ import (
 	"quicproquo.dev/schema/ids"
 )
 
-// Message is a received message, or what is known of one that cannot be shown.
+// Message is a received message, or what is known of one that cannot be shown, or a notice.
 type Message struct {
 	Channel    ids.ID
-	Seq        uint64 // 0 for a message of this account's that was never sent.
+	Seq        uint64 // 0 for a message of this account's that was never sent, and for a warning about a contact.
 	From       string // Empty when the sender's account is not known.
 	Account    ids.ID
 	Device     ids.ID
@@ -23,9 +23,10 @@ type Message struct {
 	AcceptedAt time.Time // By the cell's clock.
 	Text       string
 	Failure    *Failure // Why there is no text, or why the text was not sent; nil for a message.
+	Notice     *Notice  // What the cell tells of the account that From and Account name; nil for a message.
 }
 
-// Failure says what is wrong with a message.
+// Failure says what is wrong with a message, or, by the code FailKeyChanged, with a contact.
 type Failure struct{ Code, Message string }
 
 // Handler shows a message. After an error, Read ends, and the message will be handed out again.
@@ -52,6 +53,10 @@ func (c *Client) read(ctx context.Context, follow bool, show Handler) error {
 	if err := c.showAll(ctx, show); err != nil {
 		return err
 	}
+	given := warnings{}
+	if err := c.warnOfKeys(ctx, show, given); err != nil {
+		return err
+	}
 	if err := c.transmitAll(ctx); err != nil {
 		if !follow || !conn.Transient(err) {
 			return fmt.Errorf("sending what was left from earlier: %w", err)
@@ -63,16 +68,16 @@ func (c *Client) read(ctx context.Context, follow bool, show Handler) error {
 		return err
 	}
 	defer unlock()
-	return c.subscribe(ctx, follow, show)
+	return c.subscribe(ctx, follow, show, given)
 }
 
 // subscribe receives on connections of its own, one after the other. A nil show keeps the messages unread. The caller
 // holds the subscriberLock.
-func (c *Client) subscribe(ctx context.Context, follow bool, show Handler) error {
+func (c *Client) subscribe(ctx context.Context, follow bool, show Handler, given warnings) error {
 	deadline := time.Now().Add(c.opts.RetryFor)
 	var b backoff
 	for came := false; ; {
-		r := &receiver{c: c, follow: follow, show: show}
+		r := &receiver{c: c, follow: follow, show: show, given: given}
 		err := r.run(ctx)
 		if r.caughtUp {
 			came = true
@@ -124,7 +129,7 @@ func (c *Client) showChannel(ctx context.Context, channel ids.ID, show Handler) 
 	shown := make(map[lineKey]bool)
 	var showErr error
 	for _, l := range rec.Unread {
-		if showErr = show(l.message(channel)); showErr != nil {
+		if showErr = show(l.message(channel, c.self.AccountID)); showErr != nil {
 			break
 		}
 		shown[l.key()] = true
@@ -151,9 +156,12 @@ type lineKey struct {
 
 func (l line) key() lineKey { return lineKey{l.Seq, l.DeliveryID} }
 
-func (l line) message(channel ids.ID) Message {
+func (l line) message(channel, own ids.ID) Message {
 	m := Message{Channel: channel, Seq: l.Seq, From: l.From, Account: l.Account, Device: l.Device, DeliveryID: l.DeliveryID,
 		SentAt: l.SentAt, AcceptedAt: l.AcceptedAt, Text: l.Text}
+	if l.Notice != "" {
+		m.Notice = &Notice{Kind: l.Notice, Own: own == l.Account, Device: l.Device, DeviceName: l.DeviceName}
+	}
 	if l.Failure != nil {
 		m.Failure = &Failure{l.Failure.Code, l.Failure.Message}
 	}

@@ -28,6 +28,7 @@ type receiver struct {
 	c      *Client
 	follow bool
 	show   Handler
+	given  warnings
 
 	s        *session
 	epoch    uint64
@@ -61,7 +62,7 @@ func (r *receiver) begin(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	answer, err := ask[*wire.SubscribeResponse](ctx, s, &wire.SubscribeRequest{})
+	answer, err := ask[*wire.SubscribeResponse](ctx, s, &wire.SubscribeRequest{Notices: true})
 	if err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func (r *receiver) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-r.acks.due.C:
-			r.acks.send(ctx)
+			r.acks.sendDue(ctx)
 		case err = <-r.acks.answered:
 			err = r.acks.done(ctx, err)
 		case <-r.giveUp.C:
@@ -189,12 +190,10 @@ func (r *receiver) gather(p wire.Push) (ready []*wire.Delivery, away *wire.GoAwa
 }
 
 func (r *receiver) goAway(ctx context.Context, g *wire.GoAway) error {
-	switch g.Reason {
-	case wire.GoAwaySessionReplaced:
+	if g.Reason == wire.GoAwaySessionReplaced {
 		return ErrReplaced
-	case wire.GoAwayRevoked:
-		return ErrRevoked
 	}
+	// After GoAwayRevoked too: what was revoked, the next connection is told. It may have been the session alone.
 	r.c.log.DebugContext(ctx, "the cell asks to go", "reason", g.Reason.String())
 	return &conn.LostError{Cause: fmt.Errorf("the cell asked to go: %v", g.Reason)}
 }
@@ -218,7 +217,11 @@ func (r *receiver) handleRun(ctx context.Context, run []*wire.Delivery) error {
 	channel := run[0].ChannelID
 	if channel == r.c.self.DeviceID {
 		for _, d := range run {
-			if err := r.handleWelcome(ctx, d); err != nil {
+			handle := r.handleWelcome
+			if d.Kind == wire.KindNotice {
+				handle = r.handleNotice
+			}
+			if err := handle(ctx, d); err != nil {
 				return err
 			}
 		}
@@ -256,6 +259,24 @@ func (r *receiver) handleWelcome(ctx context.Context, d *wire.Delivery) error {
 	r.refill.Reset(refillSoon)
 	if held := r.waiting[d.AboutChannelID]; len(held) > 0 {
 		return r.handleChannel(ctx, d.AboutChannelID, held, false)
+	}
+	return nil
+}
+
+// handleNotice handles a notice of the inbox. A key that was reset is asked for at once, and warned of.
+func (r *receiver) handleNotice(ctx context.Context, d *wire.Delivery) error {
+	out, n, err := r.c.notice(ctx, r.s, r.epoch, d)
+	if err != nil {
+		return err
+	}
+	if err := r.settle(ctx, d.ChannelID, out, 1); err != nil {
+		return err
+	}
+	switch {
+	case n.Kind == wire.NoticeDeviceRevoked && n.DeviceID == r.c.self.DeviceID:
+		return ErrRevoked
+	case n.Kind == wire.NoticeRootKeyReset && !r.c.own(n.AccountID):
+		return r.c.warnOfKeys(ctx, r.show, r.given)
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ const (
 	sessionName     = "session"
 	contactsName    = "contacts"
 	keyPackagesName = "keypackages"
+	devicesName     = "devices"
 	channelPrefix   = "channel-"
 )
 
@@ -33,6 +34,13 @@ type accountRecord struct {
 	Cell        cellRecord
 	// Pending: saved before the cell was told, so it may not know the account or the device.
 	Pending bool
+	// LoggedOut: the device's session was ended on purpose; it begins again with a login.
+	LoggedOut bool `json:",omitempty"`
+	// Deleting: the cell was asked to delete the account, and has not answered yet. Deleted: it has, and this profile is on
+	// its way out too.
+	Deleting, Deleted bool `json:",omitempty"`
+	// StartedOver: the account was reset by this device, so that groups from before are of no use to it.
+	StartedOver bool `json:",omitempty"`
 }
 
 type cellRecord struct {
@@ -57,7 +65,12 @@ type contactsRecord struct {
 
 type contact struct {
 	Name    string
-	RootKey []byte
+	RootKey []byte // The one that is trusted.
+	// NewRootKey is another one under which the account has appeared, and which nobody has accepted.
+	NewRootKey []byte    `json:",omitempty"`
+	CheckedAt  time.Time `json:",omitzero"`  // When the cell was last asked for it.
+	Former     bool      `json:",omitempty"` // The account was deleted, and its name is another's, who is trusted under it.
+	Revoked    []ids.ID  `json:",omitempty"` // Devices of which the cell has said that they were revoked. The latest last.
 }
 
 // keyPackagesRecord holds the private halves of uploaded KeyPackages.
@@ -83,6 +96,8 @@ type channelRecord struct {
 	Unread       []line        // Not yet shown, in order.
 	Outbox       []outgoing    // Not yet answered, in order.
 	Creation     *creation     // A group that the cell has not accepted yet.
+	// Superseded: the peer's root key changed and was accepted when the channel was at this generation; a later one begins.
+	Superseded uint32 `json:",omitempty"`
 }
 
 type peer struct {
@@ -104,7 +119,9 @@ type line struct {
 	From               string
 	SentAt, AcceptedAt time.Time
 	Text               string
-	Failure            *failure `json:",omitempty"`
+	Failure            *failure   `json:",omitempty"`
+	Notice             NoticeKind `json:",omitempty"` // It is no message, but this.
+	DeviceName         string     `json:",omitempty"` // Of a notice's device.
 }
 
 type failure struct{ Code, Message string }

@@ -37,13 +37,24 @@ type entry struct {
 	store *keystore.Store // Nil until something must be saved in a new profile.
 	made  bool            // This call made the profile.
 	self  *accountRecord  // Nil: the profile has none.
+	codes codeSet         // That this call makes.
 }
 
 func enter(ctx context.Context, o Options, op func(context.Context, *entry) error) (*Client, error) {
 	e := &entry{opts: o.withDefaults()}
 	if err := e.prepare(ctx); err != nil {
+		e.opts.forget()
 		return nil, err
 	}
+	c, err := e.finish(ctx, op)
+	if err != nil {
+		e.opts.forget()
+	}
+	return c, err
+}
+
+// finish does what makes this device one of an account, and what every new one needs.
+func (e *entry) finish(ctx context.Context, op func(context.Context, *entry) error) (*Client, error) {
 	if err := e.retry(ctx, op); err != nil {
 		return nil, errors.Join(err, e.abandon())
 	}
@@ -51,6 +62,7 @@ func enter(ctx context.Context, o Options, op func(context.Context, *entry) erro
 	if err != nil {
 		return nil, err
 	}
+	c.codes = e.codes.texts
 	if err := c.do(ctx, c.learnName); err != nil {
 		c.Close()
 		return nil, err
@@ -138,31 +150,46 @@ func (e *entry) signup(ctx context.Context, name string) error {
 
 // resume finishes a signup whose answer was lost: if the cell knows the account, the password opens it.
 func (e *entry) resume(ctx context.Context, s *session, name string) error {
-	finish, _, err := login(ctx, s.Conn, name, e.opts.Passphrase)
+	finish, exportKey, err := login(ctx, s, name, e.opts.Passphrase, e.self)
 	if err != nil {
 		return err
 	}
+	defer clear(exportKey)
 	if finish.AccountID != e.self.AccountID {
 		return wire.Errorf(wire.CodeAlreadyExists, "that name is taken, by an account with your password; log in if it is yours").With("field", "name")
+	}
+	if e.opts.RecoveryCodes > 0 { // Those of the first try were never told.
+		if err := e.resumeCodes(ctx, s, finish, exportKey); err != nil {
+			return err
+		}
 	}
 	return e.begin(ctx, s)
 }
 
 // register makes a new account.
 func (e *entry) register(ctx context.Context, s *session, name string) error {
-	record, exportKey, err := register(ctx, s.Conn, name, e.opts.Passphrase)
+	invitation, err := e.opts.invitation()
 	if err != nil {
 		return err
 	}
-	defer clear(exportKey)
+	password, err := register(ctx, s.Conn, e.opts.Passphrase, func(message []byte) wire.Request {
+		return &wire.SignupStartRequest{Name: name, RegistrationRequest: message, Invitation: invitation}
+	})
+	if err != nil {
+		return err
+	}
+	defer clear(password.exportKey)
 	_, root, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		return fmt.Errorf("making the root key: %w", err)
 	}
 	defer clear(root)
 	account := ids.New()
-	wrapped, err := wrapRoot(root, exportKey, account)
+	wrapped, err := wrapRoot(root, password.exportKey, account)
 	if err != nil {
+		return err
+	}
+	if e.codes, err = newCodes(e.opts.RecoveryCodes, root, account); err != nil {
 		return err
 	}
 	if err := e.newDevice(ctx, name, account, root); err != nil {
@@ -172,8 +199,9 @@ func (e *entry) register(ctx context.Context, s *session, name string) error {
 	if err != nil {
 		return err
 	}
-	tokens, err := conn.Call[*wire.Session](ctx, s.Conn, &wire.SignupFinishRequest{Name: name, RegistrationRecord: record,
-		WrappedRootKey: wrapped, Certificate: e.self.Certificate, DeviceName: e.opts.DeviceName, Proof: proof})
+	tokens, err := conn.Call[*wire.Session](ctx, s.Conn, &wire.SignupFinishRequest{Name: name, RegistrationRecord: password.record, OpaqueKey: password.opaqueKey,
+		WrappedRootKey: wrapped, Certificate: e.self.Certificate, DeviceName: e.opts.DeviceName, Proof: proof,
+		Invitation: invitation, RecoveryCodes: e.codes.kept})
 	if err != nil {
 		return e.unsettled(err)
 	}
@@ -195,6 +223,7 @@ func (e *entry) newDevice(ctx context.Context, name string, account ids.ID, root
 	if err != nil {
 		return fmt.Errorf("making the device key: %w", err)
 	}
+	defer clear(private) // The seed is kept.
 	device := ids.New()
 	e.self = &accountRecord{Name: name, AccountID: account, DeviceID: device, DeviceSeed: private.Seed(),
 		Certificate: devicecert.Issue(root, account, device, public, e.opts.Now()).Marshal(),
@@ -204,7 +233,7 @@ func (e *entry) newDevice(ctx context.Context, name string, account ids.ID, root
 
 func (e *entry) save(ctx context.Context) error {
 	if e.store == nil {
-		store, err := keystore.Create(e.opts.Profile, e.opts.Passphrase, e.opts.KDF)
+		store, err := keystore.Create(e.opts.Profile, e.opts.password(), e.opts.KDF)
 		if err != nil {
 			return err
 		}
@@ -226,7 +255,7 @@ func (e *entry) settle(ctx context.Context, s *session, tokens *wire.Session) er
 }
 
 func (e *entry) settled(ctx context.Context) error {
-	e.self.Pending, e.self.Cell = false, e.cell
+	e.self.Pending, e.self.LoggedOut, e.self.Cell = false, false, e.cell
 	return e.save(ctx)
 }
 
@@ -237,7 +266,7 @@ func (e *entry) login(ctx context.Context, name string) error {
 	}
 	defer s.Close()
 	e.cell.ID = s.Hello().CellID
-	finish, exportKey, err := login(ctx, s.Conn, name, e.opts.Passphrase)
+	finish, exportKey, err := login(ctx, s, name, e.opts.password(), e.self)
 	if err != nil {
 		return err
 	}
@@ -250,19 +279,38 @@ func (e *entry) login(ctx context.Context, name string) error {
 	case e.self != nil && !e.self.Pending:
 		return fmt.Errorf("%w (%s)", ErrOtherAccount, e.self.Name)
 	default:
-		root, err := unwrapRoot(finish.WrappedRootKey, exportKey, finish.AccountID)
+		root, err := unwrapLogin(finish, exportKey)
 		if err != nil {
 			return err
 		}
 		defer clear(root)
-		if !bytes.Equal(root.Public().(ed25519.PublicKey), finish.RootKey) {
-			return errWrapped
-		}
 		if err := e.newDevice(ctx, name, finish.AccountID, root); err != nil {
 			return err
 		}
 	}
+	if err := e.adoptPassword(ctx); err != nil {
+		return err
+	}
+	if err := renewRegistration(ctx, s, finish, exportKey, e.opts.password()); err != nil {
+		return err
+	}
 	return e.begin(ctx, s)
+}
+
+// adoptPassword has a profile protected by the account's password, which has just been proven.
+func (e *entry) adoptPassword(ctx context.Context) error {
+	if err := e.store.SettleRekey(ctx); err != nil || len(e.opts.Password) == 0 || bytes.Equal(e.opts.Password, e.opts.Passphrase) {
+		return err
+	}
+	if err := e.store.PrepareRekey(ctx, e.opts.Password); err != nil {
+		return err
+	}
+	if err := e.store.CommitRekey(ctx); err != nil {
+		return err
+	}
+	clear(e.opts.Passphrase)
+	e.opts.Passphrase = e.opts.Password
+	return nil
 }
 
 // begin starts the session after a login.

@@ -2,8 +2,10 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +34,39 @@ func TestRootKeyIsTrustedOnFirstSight(t *testing.T) {
 	}
 	know(t, c, b)
 	know(t, c, makeAccount(t, "carol"))
+}
+
+// answering is a caller whose cell knows one account.
+type answering struct {
+	account wire.Account
+	asked   int
+}
+
+func (a *answering) Call(_ context.Context, req wire.Request) (wire.Response, error) {
+	a.asked++
+	if r, ok := req.(*wire.GetAccountRequest); !ok || !strings.EqualFold(r.Name, a.account.Name) {
+		return nil, wire.Errorf(wire.CodeNotFound, "no such account")
+	}
+	return &a.account, nil
+}
+
+// Who is known is not looked up for every message.
+func TestAKnownNameIsNotLookedUp(t *testing.T) {
+	t.Parallel()
+	a, b := makeAccount(t, "alice"), makeAccount(t, "bob")
+	c := a.makeDevice(t)
+	cell := &answering{account: b.Account}
+	for i, x := range []struct {
+		name  string
+		asked int
+	}{{"bob", 1}, {"bob", 1}, {"BOB", 2}, {"bob", 2}} {
+		if id, err := c.accountOf(t.Context(), cell, x.name); err != nil || id != b.AccountID || cell.asked != x.asked {
+			t.Errorf("%d: %v, %v, asked %d times", i, id, err, cell.asked)
+		}
+	}
+	if _, err := c.accountOf(t.Context(), cell, "carol"); !wire.HasCode(err, wire.CodeNotFound) {
+		t.Error(err)
+	}
 }
 
 func TestClaimedKeyPackageMustBeTheDevices(t *testing.T) {
@@ -140,6 +175,18 @@ func TestBackoff(t *testing.T) {
 	b.reset()
 	if wait := b.after(wire.RetryAfterf(wire.CodeBusy, time.Minute, "later")); wait < time.Minute {
 		t.Errorf("wait %v although the cell asked for a minute", wait)
+	}
+	seen := map[time.Duration]bool{}
+	for range 20 {
+		b.reset()
+		wait := b.after(&conn.RefusedError{})
+		if wait < refusedPause || wait > 2*refusedPause {
+			t.Errorf("wait %v after a refused connection", wait)
+		}
+		seen[wait] = true
+	}
+	if len(seen) < 10 {
+		t.Errorf("who was refused comes back at %d different times", len(seen))
 	}
 }
 

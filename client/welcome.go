@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"quicproquo.dev/client/conn"
 	"quicproquo.dev/mls"
@@ -123,6 +124,13 @@ func (c *Client) peerOf(ctx context.Context, via caller, group *mls.Group, chann
 	}
 	trust := roots{c.self.AccountID: c.self.RootKey, other: ch.Peer.RootKey}
 	for _, m := range members {
+		gone, err := c.revokedOf(ctx, m.AccountID)
+		if err != nil {
+			return peer{}, err
+		}
+		if slices.Contains(gone, m.DeviceID) {
+			return peer{}, &badWelcome{fmt.Errorf("device %s is in it, which was revoked", m.DeviceID)}
+		}
 		if !trust[m.AccountID].Equal(m.RootKey) {
 			return peer{}, &badWelcome{&RootKeyChangedError{ch.Peer.Name, m.AccountID}}
 		}

@@ -206,7 +206,7 @@ func TestServersOptions(t *testing.T) {
 	live := resources.Servers(cell, resources.ServersOptions{Image: "cell:v1", StartupHash: "old"})
 	complete := func() *scope {
 		ca := makeCA(t)
-		return &scope{cell: cell, keys: &keyring{}, leaf: ca.Certificate(), policy: "p", migrated: true}
+		return &scope{cell: cell, keys: &keyring{}, leaf: ca.Certificate(), policy: "p", clientCAs: true, migrated: true}
 	}
 	for name, tc := range map[string]struct {
 		change func(*scope)
@@ -219,6 +219,8 @@ func TestServersOptions(t *testing.T) {
 		"not migrated, none runs":   {func(s *scope) { s.migrated = false }, nil, "", "schema migration"},
 		"no certificate, one runs":  {func(s *scope) { s.leaf = nil }, live, "cell:v1", ""},
 		"no certificate, none runs": {func(s *scope) { s.leaf = nil }, nil, "", "certificate"},
+		"no client CAs, one runs":   {func(s *scope) { s.clientCAs = false }, live, "cell:v1", ""},
+		"no client CAs, none runs":  {func(s *scope) { s.clientCAs = false }, nil, "", "CAs of client certificates"},
 		"no policy, none runs":      {func(s *scope) { s.policy = "" }, nil, "", "policy"},
 	} {
 		s := complete()

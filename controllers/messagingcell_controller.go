@@ -55,11 +55,14 @@ var phases = []phase{
 	{"service account", v1alpha1.ConditionAvailable, reconcileServiceAccount},
 	{"services", v1alpha1.ConditionEndpointReady, reconcileServices},
 	{"keys", v1alpha1.ConditionSecretsReady, reconcileKeys},
+	{"admin tokens", v1alpha1.ConditionSecretsReady, reconcileAdminTokens},
+	{"client CAs", v1alpha1.ConditionSecretsReady, reconcileClientCAs},
 	{"certificate", v1alpha1.ConditionSecretsReady, reconcileCertificate},
 	{"database", v1alpha1.ConditionDatabaseReady, reconcileDatabase},
 	{"configuration", v1alpha1.ConditionPolicyApplied, reconcileConfiguration},
 	{"migration", v1alpha1.ConditionSchemaMigrated, reconcileMigration},
 	{"servers", v1alpha1.ConditionAvailable, reconcileServers},
+	{"audit pruning", v1alpha1.ConditionAvailable, reconcileAuditPruning},
 	{"endpoint", v1alpha1.ConditionEndpointReady, reconcileEndpoint},
 	{"observation", v1alpha1.ConditionPolicyApplied, observeServers},
 	{"pruning", v1alpha1.ConditionAvailable, prune},
@@ -73,7 +76,7 @@ var phases = []phase{
 // +kubebuilder:rbac:groups="",namespace=quicproquo,resources=persistentvolumeclaims,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups="",namespace=quicproquo,resources=pods,verbs=get;list;watch;patch;delete
 // +kubebuilder:rbac:groups=apps,namespace=quicproquo,resources=deployments;statefulsets,verbs=get;list;watch;create;patch;delete
-// +kubebuilder:rbac:groups=batch,namespace=quicproquo,resources=jobs,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=batch,namespace=quicproquo,resources=jobs;cronjobs,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=policy,namespace=quicproquo,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=events.k8s.io,namespace=quicproquo,resources=events,verbs=create;patch
 

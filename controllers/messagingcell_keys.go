@@ -17,10 +17,11 @@ import (
 )
 
 // keyring is what the cell's keys are used for here: to name other secrets by
-// a hash that tells nothing about them.
+// a hash that tells nothing about them, and to mint admin tokens.
 type keyring struct {
-	file []byte
-	salt []byte
+	file   []byte
+	salt   []byte
+	tokens []cellkeys.Key // Sign admin tokens.
 }
 
 // digest identifies a value, however easily guessed, to whoever has the keys.
@@ -62,7 +63,7 @@ func reconcileKeys(ctx context.Context, s *scope) (ctrl.Result, error) {
 		s.bad(v1alpha1.ConditionSecretsReady, v1alpha1.ReasonSecretInvalid, "Secret %s, key %s: %s: restore it from a backup", name, resources.KeysKey, err)
 		return ctrl.Result{}, nil
 	}
-	s.keys = &keyring{file: file, salt: keys.NameIndex}
+	s.keys = &keyring{file: file, salt: keys.NameIndex, tokens: keys.Tokens}
 	s.good(v1alpha1.ConditionSecretsReady, "certificate and keys are in place")
 	return ctrl.Result{}, nil
 }

@@ -29,6 +29,7 @@ func ownedLists() map[string]client.ObjectList {
 		"Deployment":          &appsv1.DeploymentList{},
 		"StatefulSet":         &appsv1.StatefulSetList{},
 		"Job":                 &batchv1.JobList{},
+		"CronJob":             &batchv1.CronJobList{},
 		"PodDisruptionBudget": &policyv1.PodDisruptionBudgetList{},
 	}
 }

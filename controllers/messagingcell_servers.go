@@ -42,7 +42,7 @@ func reconcileServers(ctx context.Context, s *scope) (ctrl.Result, error) {
 // those that the spec asks for once the schema is ready for them, until then
 // what runs. Without either it says what is waited for.
 func serversOptions(s *scope, live *appsv1.Deployment) (o resources.ServersOptions, waits string) {
-	if s.migrated && s.policy != "" && s.leaf != nil {
+	if s.migrated && s.policy != "" && s.leaf != nil && s.clientCAs {
 		return resources.ServersOptions{
 			Image:       s.image(),
 			StartupHash: s.keys.digest("startup", []byte(s.config), s.keys.file, s.uri),
@@ -57,6 +57,8 @@ func serversOptions(s *scope, live *appsv1.Deployment) (o resources.ServersOptio
 	switch {
 	case s.leaf == nil:
 		return o, "waits for the certificate"
+	case !s.clientCAs:
+		return o, "waits for the CAs of client certificates"
 	case s.policy == "":
 		return o, "waits for a valid policy"
 	}

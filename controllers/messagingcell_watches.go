@@ -39,6 +39,7 @@ func (r *MessagingCellReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Owns(&appsv1.Deployment{}).
 		Owns(&appsv1.StatefulSet{}).
 		Owns(&batchv1.Job{}).
+		Owns(&batchv1.CronJob{}).
 		Owns(&policyv1.PodDisruptionBudget{}).
 		Watches(&corev1.Pod{}, ofCell).
 		Watches(&corev1.PersistentVolumeClaim{}, ofCell).
@@ -66,7 +67,8 @@ func (r *MessagingCellReconciler) cellsOfSecret(ctx context.Context, object clie
 	}
 	for i := range cells.Items {
 		cell := &cells.Items[i]
-		if object.GetName() == resources.TLSName(cell) || object.GetName() == resources.DatabaseName(cell) {
+		clientCA, _ := resources.ClientCARef(cell)
+		if object.GetName() == resources.TLSName(cell) || object.GetName() == resources.DatabaseName(cell) || clientCA == (resources.Ref{Kind: "Secret", Name: object.GetName()}) {
 			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(cell)})
 		}
 	}
@@ -95,7 +97,7 @@ func CacheOptions(namespaces []string) cache.Options {
 		o.DefaultNamespaces[namespace] = cache.Config{}
 	}
 	for _, kind := range []client.Object{&corev1.ConfigMap{}, &corev1.Service{}, &corev1.ServiceAccount{}, &corev1.Pod{}, &corev1.PersistentVolumeClaim{},
-		&appsv1.Deployment{}, &appsv1.StatefulSet{}, &batchv1.Job{}, &policyv1.PodDisruptionBudget{}} {
+		&appsv1.Deployment{}, &appsv1.StatefulSet{}, &batchv1.Job{}, &batchv1.CronJob{}, &policyv1.PodDisruptionBudget{}} {
 		o.ByObject[kind] = ours
 	}
 	return o

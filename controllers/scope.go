@@ -26,18 +26,19 @@ type scope struct {
 	verdicts     map[string]metav1.Condition
 	unwanted     map[reference]bool
 
-	endpoint *corev1.Service   // services: the UDP Service as it is.
-	pods     []corev1.Pod      // services: the servers' pods, by name.
-	keys     *keyring          // keys: the cell's own keys.
-	leaf     *x509.Certificate // certificate: the first of the chain to present.
-	pin      string            // certificate
-	uri      []byte            // database: the connection URI, a secret.
-	claim    string            // database: which volume the embedded one has.
-	database bool              // database: it answers, as far as known.
-	config   string            // configuration: the configuration file.
-	policy   string            // configuration: the hash of the policy file.
-	migrated bool              // migration: the schema is what the image needs.
-	servers  *appsv1.Deployment
+	endpoint  *corev1.Service   // services: the UDP Service as it is.
+	pods      []corev1.Pod      // services: the servers' pods, by name.
+	keys      *keyring          // keys: the cell's own keys.
+	clientCAs bool              // client CAs: there are those that the spec names.
+	leaf      *x509.Certificate // certificate: the first of the chain to present.
+	pin       string            // certificate
+	uri       []byte            // database: the connection URI, a secret.
+	claim     string            // database: which volume the embedded one has.
+	database  bool              // database: it answers, as far as known.
+	config    string            // configuration: the configuration file.
+	policy    string            // configuration: the hash of the policy file.
+	migrated  bool              // migration: the schema is what the image needs.
+	servers   *appsv1.Deployment
 }
 
 func newScope(r *MessagingCellReconciler, cell *v1alpha1.MessagingCell) *scope {

@@ -12,7 +12,9 @@ import (
 	"testing"
 
 	"quicproquo.dev/schema"
+	"quicproquo.dev/schema/codes"
 	"quicproquo.dev/schema/devicecert"
+	"quicproquo.dev/schema/devicelink"
 	"quicproquo.dev/schema/frame"
 	"quicproquo.dev/schema/wire"
 )
@@ -75,6 +77,31 @@ func TestProtocolShowsAValidCertificate(t *testing.T) {
 	}
 }
 
+func TestProtocolShowsAValidCode(t *testing.T) {
+	t.Parallel()
+	text := read(t, "protocol.md")
+	c := codes.Code(bytes.Repeat([]byte{0x5a}, codes.Size))
+	keys := c.Derive(codes.Recovery)
+	for _, want := range []string{"`" + c.Format(codes.Recovery) + "` as a recovery code", "`" + hex.EncodeToString(keys.Public()) + "`"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it does not show %s", want)
+		}
+	}
+}
+
+func TestProtocolShowsAValidLink(t *testing.T) {
+	t.Parallel()
+	text := read(t, "protocol.md")
+	c := codes.Link(bytes.Repeat([]byte{0x5a}, codes.LinkSize))
+	keys := c.Derive()
+	for _, want := range []string{"Code 10 × `5a` is `" + c.Format() + "`", "the linkId `" + keys.ID.String() + "`", "`" + hex.EncodeToString(keys.Offer) + "`",
+		fmt.Sprintf("or to %d,%03d.", devicelink.MaxContent/1000, devicelink.MaxContent%1000)} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it does not show %s", want)
+		}
+	}
+}
+
 // row returns the cells of the table row whose first cell is name.
 func row(t *testing.T, text, name string) []string {
 	t.Helper()
@@ -112,6 +139,13 @@ func TestProtocolListsTheLimits(t *testing.T) {
 		"`payload` of an enqueue":                       {1, wire.MaxPayload},
 		"`credit` (deliveries)":                         {0, wire.MaxCredit},
 		"`acks`":                                        {0, wire.MaxAcks},
+		"`token` of adminAuthenticate":                  {0, wire.MaxToken},
+		"`count` of adminInvite":                        {1, wire.MaxInvitations},
+		"`after`, `next` of an export":                  {0, wire.MaxExportCursor},
+		"`lines` of an export":                          {0, wire.MaxExportPage},
+		"`recoveryCodes`":                               {0, wire.MaxRecoveryCodes},
+		"`offer` (of a device link)":                    {1, wire.MaxLinkOffer},
+		"`approval` (of a device link)":                 {1, wire.MaxLinkApproval},
 	} {
 		if cells := row(t, text, name); cells[1] != fmt.Sprint(limit[0]) || cells[2] != fmt.Sprint(limit[1]) {
 			t.Errorf("%s: it says %s to %s, the code %d to %d", name, cells[1], cells[2], limit[0], limit[1])
@@ -269,7 +303,7 @@ func TestVersioningNamesTestsThatExist(t *testing.T) {
 	}
 	for _, m := range names {
 		found := false
-		for _, dir := range []string{"../schema", "../schema/wire", "../schema/frame", "../schema/devicecert", "../schema/opaqueconf"} {
+		for _, dir := range []string{"../schema", "../schema/wire", "../schema/frame", "../schema/devicecert", "../schema/opaqueconf", "../schema/codes"} {
 			found = found || hasTest(t, dir, m[1])
 		}
 		if !found {

@@ -5,7 +5,6 @@ package schema
 import (
 	capnp "capnproto.org/go/capnp/v3"
 	text "capnproto.org/go/capnp/v3/encoding/text"
-	schemas "capnproto.org/go/capnp/v3/schemas"
 )
 
 type SignupStartRequest capnp.Struct
@@ -14,12 +13,12 @@ type SignupStartRequest capnp.Struct
 const SignupStartRequest_TypeID = 0xe0297daca9bad815
 
 func NewSignupStartRequest(s *capnp.Segment) (SignupStartRequest, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3})
 	return SignupStartRequest(st), err
 }
 
 func NewRootSignupStartRequest(s *capnp.Segment) (SignupStartRequest, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3})
 	return SignupStartRequest(st), err
 }
 
@@ -86,12 +85,25 @@ func (s SignupStartRequest) SetRegistrationRequest(v []byte) error {
 	return capnp.Struct(s).SetData(1, v)
 }
 
+func (s SignupStartRequest) Invitation() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(2)
+	return []byte(p.Data()), err
+}
+
+func (s SignupStartRequest) HasInvitation() bool {
+	return capnp.Struct(s).HasPtr(2)
+}
+
+func (s SignupStartRequest) SetInvitation(v []byte) error {
+	return capnp.Struct(s).SetData(2, v)
+}
+
 // SignupStartRequest_List is a list of SignupStartRequest.
 type SignupStartRequest_List = capnp.StructList[SignupStartRequest]
 
 // NewSignupStartRequest creates a new list of SignupStartRequest.
 func NewSignupStartRequest_List(s *capnp.Segment, sz int32) (SignupStartRequest_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3}, sz)
 	return capnp.StructList[SignupStartRequest](l), err
 }
 
@@ -109,12 +121,12 @@ type SignupStartResponse capnp.Struct
 const SignupStartResponse_TypeID = 0xf0cc0bebcf3c69b3
 
 func NewSignupStartResponse(s *capnp.Segment) (SignupStartResponse, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
 	return SignupStartResponse(st), err
 }
 
 func NewRootSignupStartResponse(s *capnp.Segment) (SignupStartResponse, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
 	return SignupStartResponse(st), err
 }
 
@@ -163,12 +175,20 @@ func (s SignupStartResponse) SetRegistrationResponse(v []byte) error {
 	return capnp.Struct(s).SetData(0, v)
 }
 
+func (s SignupStartResponse) OpaqueKey() uint32 {
+	return capnp.Struct(s).Uint32(0)
+}
+
+func (s SignupStartResponse) SetOpaqueKey(v uint32) {
+	capnp.Struct(s).SetUint32(0, v)
+}
+
 // SignupStartResponse_List is a list of SignupStartResponse.
 type SignupStartResponse_List = capnp.StructList[SignupStartResponse]
 
 // NewSignupStartResponse creates a new list of SignupStartResponse.
 func NewSignupStartResponse_List(s *capnp.Segment, sz int32) (SignupStartResponse_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1}, sz)
 	return capnp.StructList[SignupStartResponse](l), err
 }
 
@@ -186,12 +206,12 @@ type SignupFinishRequest capnp.Struct
 const SignupFinishRequest_TypeID = 0xb6b04dea8df71bb2
 
 func NewSignupFinishRequest(s *capnp.Segment) (SignupFinishRequest, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 6})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 8})
 	return SignupFinishRequest(st), err
 }
 
 func NewRootSignupFinishRequest(s *capnp.Segment) (SignupFinishRequest, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 6})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 8})
 	return SignupFinishRequest(st), err
 }
 
@@ -315,12 +335,57 @@ func (s SignupFinishRequest) SetProof(v []byte) error {
 	return capnp.Struct(s).SetData(5, v)
 }
 
+func (s SignupFinishRequest) Invitation() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(6)
+	return []byte(p.Data()), err
+}
+
+func (s SignupFinishRequest) HasInvitation() bool {
+	return capnp.Struct(s).HasPtr(6)
+}
+
+func (s SignupFinishRequest) SetInvitation(v []byte) error {
+	return capnp.Struct(s).SetData(6, v)
+}
+
+func (s SignupFinishRequest) OpaqueKey() uint32 {
+	return capnp.Struct(s).Uint32(0)
+}
+
+func (s SignupFinishRequest) SetOpaqueKey(v uint32) {
+	capnp.Struct(s).SetUint32(0, v)
+}
+
+func (s SignupFinishRequest) RecoveryCodes() (RecoveryCode_List, error) {
+	p, err := capnp.Struct(s).Ptr(7)
+	return RecoveryCode_List(p.List()), err
+}
+
+func (s SignupFinishRequest) HasRecoveryCodes() bool {
+	return capnp.Struct(s).HasPtr(7)
+}
+
+func (s SignupFinishRequest) SetRecoveryCodes(v RecoveryCode_List) error {
+	return capnp.Struct(s).SetPtr(7, v.ToPtr())
+}
+
+// NewRecoveryCodes sets the recoveryCodes field to a newly
+// allocated RecoveryCode_List, preferring placement in s's segment.
+func (s SignupFinishRequest) NewRecoveryCodes(n int32) (RecoveryCode_List, error) {
+	l, err := NewRecoveryCode_List(capnp.Struct(s).Segment(), n)
+	if err != nil {
+		return RecoveryCode_List{}, err
+	}
+	err = capnp.Struct(s).SetPtr(7, l.ToPtr())
+	return l, err
+}
+
 // SignupFinishRequest_List is a list of SignupFinishRequest.
 type SignupFinishRequest_List = capnp.StructList[SignupFinishRequest]
 
 // NewSignupFinishRequest creates a new list of SignupFinishRequest.
 func NewSignupFinishRequest_List(s *capnp.Segment, sz int32) (SignupFinishRequest_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 6}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 8}, sz)
 	return capnp.StructList[SignupFinishRequest](l), err
 }
 
@@ -332,18 +397,108 @@ func (f SignupFinishRequest_Future) Struct() (SignupFinishRequest, error) {
 	return SignupFinishRequest(p.Struct()), err
 }
 
+type RecoveryCode capnp.Struct
+
+// RecoveryCode_TypeID is the unique identifier for the type RecoveryCode.
+const RecoveryCode_TypeID = 0x9d05ceba284948c4
+
+func NewRecoveryCode(s *capnp.Segment) (RecoveryCode, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2})
+	return RecoveryCode(st), err
+}
+
+func NewRootRecoveryCode(s *capnp.Segment) (RecoveryCode, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2})
+	return RecoveryCode(st), err
+}
+
+func ReadRootRecoveryCode(msg *capnp.Message) (RecoveryCode, error) {
+	root, err := msg.Root()
+	return RecoveryCode(root.Struct()), err
+}
+
+func (s RecoveryCode) String() string {
+	str, _ := text.Marshal(0x9d05ceba284948c4, capnp.Struct(s))
+	return str
+}
+
+func (s RecoveryCode) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (RecoveryCode) DecodeFromPtr(p capnp.Ptr) RecoveryCode {
+	return RecoveryCode(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s RecoveryCode) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s RecoveryCode) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s RecoveryCode) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s RecoveryCode) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s RecoveryCode) RecoveryKey() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s RecoveryCode) HasRecoveryKey() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s RecoveryCode) SetRecoveryKey(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s RecoveryCode) WrappedRootKey() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return []byte(p.Data()), err
+}
+
+func (s RecoveryCode) HasWrappedRootKey() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s RecoveryCode) SetWrappedRootKey(v []byte) error {
+	return capnp.Struct(s).SetData(1, v)
+}
+
+// RecoveryCode_List is a list of RecoveryCode.
+type RecoveryCode_List = capnp.StructList[RecoveryCode]
+
+// NewRecoveryCode creates a new list of RecoveryCode.
+func NewRecoveryCode_List(s *capnp.Segment, sz int32) (RecoveryCode_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2}, sz)
+	return capnp.StructList[RecoveryCode](l), err
+}
+
+// RecoveryCode_Future is a wrapper for a RecoveryCode promised by a client call.
+type RecoveryCode_Future struct{ *capnp.Future }
+
+func (f RecoveryCode_Future) Struct() (RecoveryCode, error) {
+	p, err := f.Future.Ptr()
+	return RecoveryCode(p.Struct()), err
+}
+
 type LoginStartRequest capnp.Struct
 
 // LoginStartRequest_TypeID is the unique identifier for the type LoginStartRequest.
 const LoginStartRequest_TypeID = 0xf50a2e72172f5034
 
 func NewLoginStartRequest(s *capnp.Segment) (LoginStartRequest, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 4})
 	return LoginStartRequest(st), err
 }
 
 func NewRootLoginStartRequest(s *capnp.Segment) (LoginStartRequest, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 4})
 	return LoginStartRequest(st), err
 }
 
@@ -410,12 +565,38 @@ func (s LoginStartRequest) SetKe1(v []byte) error {
 	return capnp.Struct(s).SetData(1, v)
 }
 
+func (s LoginStartRequest) DeviceId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(2)
+	return []byte(p.Data()), err
+}
+
+func (s LoginStartRequest) HasDeviceId() bool {
+	return capnp.Struct(s).HasPtr(2)
+}
+
+func (s LoginStartRequest) SetDeviceId(v []byte) error {
+	return capnp.Struct(s).SetData(2, v)
+}
+
+func (s LoginStartRequest) Proof() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(3)
+	return []byte(p.Data()), err
+}
+
+func (s LoginStartRequest) HasProof() bool {
+	return capnp.Struct(s).HasPtr(3)
+}
+
+func (s LoginStartRequest) SetProof(v []byte) error {
+	return capnp.Struct(s).SetData(3, v)
+}
+
 // LoginStartRequest_List is a list of LoginStartRequest.
 type LoginStartRequest_List = capnp.StructList[LoginStartRequest]
 
 // NewLoginStartRequest creates a new list of LoginStartRequest.
 func NewLoginStartRequest_List(s *capnp.Segment, sz int32) (LoginStartRequest_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 4}, sz)
 	return capnp.StructList[LoginStartRequest](l), err
 }
 
@@ -587,12 +768,12 @@ type LoginFinishResponse capnp.Struct
 const LoginFinishResponse_TypeID = 0xa5d5e97ddccb9589
 
 func NewLoginFinishResponse(s *capnp.Segment) (LoginFinishResponse, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 3})
 	return LoginFinishResponse(st), err
 }
 
 func NewRootLoginFinishResponse(s *capnp.Segment) (LoginFinishResponse, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 3})
 	return LoginFinishResponse(st), err
 }
 
@@ -667,12 +848,20 @@ func (s LoginFinishResponse) SetWrappedRootKey(v []byte) error {
 	return capnp.Struct(s).SetData(2, v)
 }
 
+func (s LoginFinishResponse) SetPassword() bool {
+	return capnp.Struct(s).Bit(0)
+}
+
+func (s LoginFinishResponse) SetSetPassword(v bool) {
+	capnp.Struct(s).SetBit(0, v)
+}
+
 // LoginFinishResponse_List is a list of LoginFinishResponse.
 type LoginFinishResponse_List = capnp.StructList[LoginFinishResponse]
 
 // NewLoginFinishResponse creates a new list of LoginFinishResponse.
 func NewLoginFinishResponse_List(s *capnp.Segment, sz int32) (LoginFinishResponse_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 3}, sz)
 	return capnp.StructList[LoginFinishResponse](l), err
 }
 
@@ -682,6 +871,654 @@ type LoginFinishResponse_Future struct{ *capnp.Future }
 func (f LoginFinishResponse_Future) Struct() (LoginFinishResponse, error) {
 	p, err := f.Future.Ptr()
 	return LoginFinishResponse(p.Struct()), err
+}
+
+type SetPasswordStartRequest capnp.Struct
+
+// SetPasswordStartRequest_TypeID is the unique identifier for the type SetPasswordStartRequest.
+const SetPasswordStartRequest_TypeID = 0xebcfec2315d05514
+
+func NewSetPasswordStartRequest(s *capnp.Segment) (SetPasswordStartRequest, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1})
+	return SetPasswordStartRequest(st), err
+}
+
+func NewRootSetPasswordStartRequest(s *capnp.Segment) (SetPasswordStartRequest, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1})
+	return SetPasswordStartRequest(st), err
+}
+
+func ReadRootSetPasswordStartRequest(msg *capnp.Message) (SetPasswordStartRequest, error) {
+	root, err := msg.Root()
+	return SetPasswordStartRequest(root.Struct()), err
+}
+
+func (s SetPasswordStartRequest) String() string {
+	str, _ := text.Marshal(0xebcfec2315d05514, capnp.Struct(s))
+	return str
+}
+
+func (s SetPasswordStartRequest) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (SetPasswordStartRequest) DecodeFromPtr(p capnp.Ptr) SetPasswordStartRequest {
+	return SetPasswordStartRequest(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s SetPasswordStartRequest) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s SetPasswordStartRequest) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s SetPasswordStartRequest) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s SetPasswordStartRequest) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s SetPasswordStartRequest) RegistrationRequest() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s SetPasswordStartRequest) HasRegistrationRequest() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s SetPasswordStartRequest) SetRegistrationRequest(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+// SetPasswordStartRequest_List is a list of SetPasswordStartRequest.
+type SetPasswordStartRequest_List = capnp.StructList[SetPasswordStartRequest]
+
+// NewSetPasswordStartRequest creates a new list of SetPasswordStartRequest.
+func NewSetPasswordStartRequest_List(s *capnp.Segment, sz int32) (SetPasswordStartRequest_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1}, sz)
+	return capnp.StructList[SetPasswordStartRequest](l), err
+}
+
+// SetPasswordStartRequest_Future is a wrapper for a SetPasswordStartRequest promised by a client call.
+type SetPasswordStartRequest_Future struct{ *capnp.Future }
+
+func (f SetPasswordStartRequest_Future) Struct() (SetPasswordStartRequest, error) {
+	p, err := f.Future.Ptr()
+	return SetPasswordStartRequest(p.Struct()), err
+}
+
+type SetPasswordFinishRequest capnp.Struct
+
+// SetPasswordFinishRequest_TypeID is the unique identifier for the type SetPasswordFinishRequest.
+const SetPasswordFinishRequest_TypeID = 0x863915d745da92db
+
+func NewSetPasswordFinishRequest(s *capnp.Segment) (SetPasswordFinishRequest, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 2})
+	return SetPasswordFinishRequest(st), err
+}
+
+func NewRootSetPasswordFinishRequest(s *capnp.Segment) (SetPasswordFinishRequest, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 2})
+	return SetPasswordFinishRequest(st), err
+}
+
+func ReadRootSetPasswordFinishRequest(msg *capnp.Message) (SetPasswordFinishRequest, error) {
+	root, err := msg.Root()
+	return SetPasswordFinishRequest(root.Struct()), err
+}
+
+func (s SetPasswordFinishRequest) String() string {
+	str, _ := text.Marshal(0x863915d745da92db, capnp.Struct(s))
+	return str
+}
+
+func (s SetPasswordFinishRequest) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (SetPasswordFinishRequest) DecodeFromPtr(p capnp.Ptr) SetPasswordFinishRequest {
+	return SetPasswordFinishRequest(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s SetPasswordFinishRequest) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s SetPasswordFinishRequest) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s SetPasswordFinishRequest) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s SetPasswordFinishRequest) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s SetPasswordFinishRequest) RegistrationRecord() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s SetPasswordFinishRequest) HasRegistrationRecord() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s SetPasswordFinishRequest) SetRegistrationRecord(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s SetPasswordFinishRequest) WrappedRootKey() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return []byte(p.Data()), err
+}
+
+func (s SetPasswordFinishRequest) HasWrappedRootKey() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s SetPasswordFinishRequest) SetWrappedRootKey(v []byte) error {
+	return capnp.Struct(s).SetData(1, v)
+}
+
+func (s SetPasswordFinishRequest) OpaqueKey() uint32 {
+	return capnp.Struct(s).Uint32(0)
+}
+
+func (s SetPasswordFinishRequest) SetOpaqueKey(v uint32) {
+	capnp.Struct(s).SetUint32(0, v)
+}
+
+func (s SetPasswordFinishRequest) EndOtherSessions() bool {
+	return capnp.Struct(s).Bit(32)
+}
+
+func (s SetPasswordFinishRequest) SetEndOtherSessions(v bool) {
+	capnp.Struct(s).SetBit(32, v)
+}
+
+// SetPasswordFinishRequest_List is a list of SetPasswordFinishRequest.
+type SetPasswordFinishRequest_List = capnp.StructList[SetPasswordFinishRequest]
+
+// NewSetPasswordFinishRequest creates a new list of SetPasswordFinishRequest.
+func NewSetPasswordFinishRequest_List(s *capnp.Segment, sz int32) (SetPasswordFinishRequest_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 2}, sz)
+	return capnp.StructList[SetPasswordFinishRequest](l), err
+}
+
+// SetPasswordFinishRequest_Future is a wrapper for a SetPasswordFinishRequest promised by a client call.
+type SetPasswordFinishRequest_Future struct{ *capnp.Future }
+
+func (f SetPasswordFinishRequest_Future) Struct() (SetPasswordFinishRequest, error) {
+	p, err := f.Future.Ptr()
+	return SetPasswordFinishRequest(p.Struct()), err
+}
+
+type RecoverRequest capnp.Struct
+
+// RecoverRequest_TypeID is the unique identifier for the type RecoverRequest.
+const RecoverRequest_TypeID = 0xaf2283c89bbcbd52
+
+func NewRecoverRequest(s *capnp.Segment) (RecoverRequest, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3})
+	return RecoverRequest(st), err
+}
+
+func NewRootRecoverRequest(s *capnp.Segment) (RecoverRequest, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3})
+	return RecoverRequest(st), err
+}
+
+func ReadRootRecoverRequest(msg *capnp.Message) (RecoverRequest, error) {
+	root, err := msg.Root()
+	return RecoverRequest(root.Struct()), err
+}
+
+func (s RecoverRequest) String() string {
+	str, _ := text.Marshal(0xaf2283c89bbcbd52, capnp.Struct(s))
+	return str
+}
+
+func (s RecoverRequest) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (RecoverRequest) DecodeFromPtr(p capnp.Ptr) RecoverRequest {
+	return RecoverRequest(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s RecoverRequest) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s RecoverRequest) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s RecoverRequest) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s RecoverRequest) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s RecoverRequest) Name() (string, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return p.Text(), err
+}
+
+func (s RecoverRequest) HasName() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s RecoverRequest) NameBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return p.TextBytes(), err
+}
+
+func (s RecoverRequest) SetName(v string) error {
+	return capnp.Struct(s).SetText(0, v)
+}
+
+func (s RecoverRequest) RecoveryKey() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return []byte(p.Data()), err
+}
+
+func (s RecoverRequest) HasRecoveryKey() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s RecoverRequest) SetRecoveryKey(v []byte) error {
+	return capnp.Struct(s).SetData(1, v)
+}
+
+func (s RecoverRequest) Proof() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(2)
+	return []byte(p.Data()), err
+}
+
+func (s RecoverRequest) HasProof() bool {
+	return capnp.Struct(s).HasPtr(2)
+}
+
+func (s RecoverRequest) SetProof(v []byte) error {
+	return capnp.Struct(s).SetData(2, v)
+}
+
+// RecoverRequest_List is a list of RecoverRequest.
+type RecoverRequest_List = capnp.StructList[RecoverRequest]
+
+// NewRecoverRequest creates a new list of RecoverRequest.
+func NewRecoverRequest_List(s *capnp.Segment, sz int32) (RecoverRequest_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3}, sz)
+	return capnp.StructList[RecoverRequest](l), err
+}
+
+// RecoverRequest_Future is a wrapper for a RecoverRequest promised by a client call.
+type RecoverRequest_Future struct{ *capnp.Future }
+
+func (f RecoverRequest_Future) Struct() (RecoverRequest, error) {
+	p, err := f.Future.Ptr()
+	return RecoverRequest(p.Struct()), err
+}
+
+type RecoverResponse capnp.Struct
+
+// RecoverResponse_TypeID is the unique identifier for the type RecoverResponse.
+const RecoverResponse_TypeID = 0xd0a819450b7d0e49
+
+func NewRecoverResponse(s *capnp.Segment) (RecoverResponse, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3})
+	return RecoverResponse(st), err
+}
+
+func NewRootRecoverResponse(s *capnp.Segment) (RecoverResponse, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3})
+	return RecoverResponse(st), err
+}
+
+func ReadRootRecoverResponse(msg *capnp.Message) (RecoverResponse, error) {
+	root, err := msg.Root()
+	return RecoverResponse(root.Struct()), err
+}
+
+func (s RecoverResponse) String() string {
+	str, _ := text.Marshal(0xd0a819450b7d0e49, capnp.Struct(s))
+	return str
+}
+
+func (s RecoverResponse) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (RecoverResponse) DecodeFromPtr(p capnp.Ptr) RecoverResponse {
+	return RecoverResponse(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s RecoverResponse) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s RecoverResponse) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s RecoverResponse) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s RecoverResponse) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s RecoverResponse) AccountId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s RecoverResponse) HasAccountId() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s RecoverResponse) SetAccountId(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s RecoverResponse) RootKey() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return []byte(p.Data()), err
+}
+
+func (s RecoverResponse) HasRootKey() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s RecoverResponse) SetRootKey(v []byte) error {
+	return capnp.Struct(s).SetData(1, v)
+}
+
+func (s RecoverResponse) WrappedRootKey() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(2)
+	return []byte(p.Data()), err
+}
+
+func (s RecoverResponse) HasWrappedRootKey() bool {
+	return capnp.Struct(s).HasPtr(2)
+}
+
+func (s RecoverResponse) SetWrappedRootKey(v []byte) error {
+	return capnp.Struct(s).SetData(2, v)
+}
+
+// RecoverResponse_List is a list of RecoverResponse.
+type RecoverResponse_List = capnp.StructList[RecoverResponse]
+
+// NewRecoverResponse creates a new list of RecoverResponse.
+func NewRecoverResponse_List(s *capnp.Segment, sz int32) (RecoverResponse_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3}, sz)
+	return capnp.StructList[RecoverResponse](l), err
+}
+
+// RecoverResponse_Future is a wrapper for a RecoverResponse promised by a client call.
+type RecoverResponse_Future struct{ *capnp.Future }
+
+func (f RecoverResponse_Future) Struct() (RecoverResponse, error) {
+	p, err := f.Future.Ptr()
+	return RecoverResponse(p.Struct()), err
+}
+
+type SetRecoveryCodesRequest capnp.Struct
+
+// SetRecoveryCodesRequest_TypeID is the unique identifier for the type SetRecoveryCodesRequest.
+const SetRecoveryCodesRequest_TypeID = 0x9d2a1120a257496d
+
+func NewSetRecoveryCodesRequest(s *capnp.Segment) (SetRecoveryCodesRequest, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1})
+	return SetRecoveryCodesRequest(st), err
+}
+
+func NewRootSetRecoveryCodesRequest(s *capnp.Segment) (SetRecoveryCodesRequest, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1})
+	return SetRecoveryCodesRequest(st), err
+}
+
+func ReadRootSetRecoveryCodesRequest(msg *capnp.Message) (SetRecoveryCodesRequest, error) {
+	root, err := msg.Root()
+	return SetRecoveryCodesRequest(root.Struct()), err
+}
+
+func (s SetRecoveryCodesRequest) String() string {
+	str, _ := text.Marshal(0x9d2a1120a257496d, capnp.Struct(s))
+	return str
+}
+
+func (s SetRecoveryCodesRequest) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (SetRecoveryCodesRequest) DecodeFromPtr(p capnp.Ptr) SetRecoveryCodesRequest {
+	return SetRecoveryCodesRequest(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s SetRecoveryCodesRequest) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s SetRecoveryCodesRequest) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s SetRecoveryCodesRequest) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s SetRecoveryCodesRequest) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s SetRecoveryCodesRequest) RecoveryCodes() (RecoveryCode_List, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return RecoveryCode_List(p.List()), err
+}
+
+func (s SetRecoveryCodesRequest) HasRecoveryCodes() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s SetRecoveryCodesRequest) SetRecoveryCodes(v RecoveryCode_List) error {
+	return capnp.Struct(s).SetPtr(0, v.ToPtr())
+}
+
+// NewRecoveryCodes sets the recoveryCodes field to a newly
+// allocated RecoveryCode_List, preferring placement in s's segment.
+func (s SetRecoveryCodesRequest) NewRecoveryCodes(n int32) (RecoveryCode_List, error) {
+	l, err := NewRecoveryCode_List(capnp.Struct(s).Segment(), n)
+	if err != nil {
+		return RecoveryCode_List{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, l.ToPtr())
+	return l, err
+}
+
+// SetRecoveryCodesRequest_List is a list of SetRecoveryCodesRequest.
+type SetRecoveryCodesRequest_List = capnp.StructList[SetRecoveryCodesRequest]
+
+// NewSetRecoveryCodesRequest creates a new list of SetRecoveryCodesRequest.
+func NewSetRecoveryCodesRequest_List(s *capnp.Segment, sz int32) (SetRecoveryCodesRequest_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1}, sz)
+	return capnp.StructList[SetRecoveryCodesRequest](l), err
+}
+
+// SetRecoveryCodesRequest_Future is a wrapper for a SetRecoveryCodesRequest promised by a client call.
+type SetRecoveryCodesRequest_Future struct{ *capnp.Future }
+
+func (f SetRecoveryCodesRequest_Future) Struct() (SetRecoveryCodesRequest, error) {
+	p, err := f.Future.Ptr()
+	return SetRecoveryCodesRequest(p.Struct()), err
+}
+
+type ResetAccountRequest capnp.Struct
+
+// ResetAccountRequest_TypeID is the unique identifier for the type ResetAccountRequest.
+const ResetAccountRequest_TypeID = 0xaa2d028adddaf7ca
+
+func NewResetAccountRequest(s *capnp.Segment) (ResetAccountRequest, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 6})
+	return ResetAccountRequest(st), err
+}
+
+func NewRootResetAccountRequest(s *capnp.Segment) (ResetAccountRequest, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 6})
+	return ResetAccountRequest(st), err
+}
+
+func ReadRootResetAccountRequest(msg *capnp.Message) (ResetAccountRequest, error) {
+	root, err := msg.Root()
+	return ResetAccountRequest(root.Struct()), err
+}
+
+func (s ResetAccountRequest) String() string {
+	str, _ := text.Marshal(0xaa2d028adddaf7ca, capnp.Struct(s))
+	return str
+}
+
+func (s ResetAccountRequest) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (ResetAccountRequest) DecodeFromPtr(p capnp.Ptr) ResetAccountRequest {
+	return ResetAccountRequest(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s ResetAccountRequest) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s ResetAccountRequest) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s ResetAccountRequest) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s ResetAccountRequest) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s ResetAccountRequest) RegistrationRecord() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s ResetAccountRequest) HasRegistrationRecord() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s ResetAccountRequest) SetRegistrationRecord(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s ResetAccountRequest) WrappedRootKey() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return []byte(p.Data()), err
+}
+
+func (s ResetAccountRequest) HasWrappedRootKey() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s ResetAccountRequest) SetWrappedRootKey(v []byte) error {
+	return capnp.Struct(s).SetData(1, v)
+}
+
+func (s ResetAccountRequest) Certificate() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(2)
+	return []byte(p.Data()), err
+}
+
+func (s ResetAccountRequest) HasCertificate() bool {
+	return capnp.Struct(s).HasPtr(2)
+}
+
+func (s ResetAccountRequest) SetCertificate(v []byte) error {
+	return capnp.Struct(s).SetData(2, v)
+}
+
+func (s ResetAccountRequest) DeviceName() (string, error) {
+	p, err := capnp.Struct(s).Ptr(3)
+	return p.Text(), err
+}
+
+func (s ResetAccountRequest) HasDeviceName() bool {
+	return capnp.Struct(s).HasPtr(3)
+}
+
+func (s ResetAccountRequest) DeviceNameBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(3)
+	return p.TextBytes(), err
+}
+
+func (s ResetAccountRequest) SetDeviceName(v string) error {
+	return capnp.Struct(s).SetText(3, v)
+}
+
+func (s ResetAccountRequest) Proof() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(4)
+	return []byte(p.Data()), err
+}
+
+func (s ResetAccountRequest) HasProof() bool {
+	return capnp.Struct(s).HasPtr(4)
+}
+
+func (s ResetAccountRequest) SetProof(v []byte) error {
+	return capnp.Struct(s).SetData(4, v)
+}
+
+func (s ResetAccountRequest) OpaqueKey() uint32 {
+	return capnp.Struct(s).Uint32(0)
+}
+
+func (s ResetAccountRequest) SetOpaqueKey(v uint32) {
+	capnp.Struct(s).SetUint32(0, v)
+}
+
+func (s ResetAccountRequest) RecoveryCodes() (RecoveryCode_List, error) {
+	p, err := capnp.Struct(s).Ptr(5)
+	return RecoveryCode_List(p.List()), err
+}
+
+func (s ResetAccountRequest) HasRecoveryCodes() bool {
+	return capnp.Struct(s).HasPtr(5)
+}
+
+func (s ResetAccountRequest) SetRecoveryCodes(v RecoveryCode_List) error {
+	return capnp.Struct(s).SetPtr(5, v.ToPtr())
+}
+
+// NewRecoveryCodes sets the recoveryCodes field to a newly
+// allocated RecoveryCode_List, preferring placement in s's segment.
+func (s ResetAccountRequest) NewRecoveryCodes(n int32) (RecoveryCode_List, error) {
+	l, err := NewRecoveryCode_List(capnp.Struct(s).Segment(), n)
+	if err != nil {
+		return RecoveryCode_List{}, err
+	}
+	err = capnp.Struct(s).SetPtr(5, l.ToPtr())
+	return l, err
+}
+
+// ResetAccountRequest_List is a list of ResetAccountRequest.
+type ResetAccountRequest_List = capnp.StructList[ResetAccountRequest]
+
+// NewResetAccountRequest creates a new list of ResetAccountRequest.
+func NewResetAccountRequest_List(s *capnp.Segment, sz int32) (ResetAccountRequest_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 6}, sz)
+	return capnp.StructList[ResetAccountRequest](l), err
+}
+
+// ResetAccountRequest_Future is a wrapper for a ResetAccountRequest promised by a client call.
+type ResetAccountRequest_Future struct{ *capnp.Future }
+
+func (f ResetAccountRequest_Future) Struct() (ResetAccountRequest, error) {
+	p, err := f.Future.Ptr()
+	return ResetAccountRequest(p.Struct()), err
 }
 
 type StartSessionRequest capnp.Struct
@@ -1179,371 +2016,4 @@ type AuthenticateResponse_Future struct{ *capnp.Future }
 func (f AuthenticateResponse_Future) Struct() (AuthenticateResponse, error) {
 	p, err := f.Future.Ptr()
 	return AuthenticateResponse(p.Struct()), err
-}
-
-const schema_b34110edcb744840 = "x\xda\x9cz}xT\xe5\x95\xf89\xf7&\x99|M" +
-	"f\xc6w@P4%\x92\x96\x84\x84\x9f\x08\xb4\x92G" +
-	"\x9f\x18B\x90\xf0Qs\x93\xf0S\xd1\xee\xf62\xf3&" +
-	"\xb9f\xe6\xde\xe1\xde;$qkQ\x97~\xe0\xc2\xd3" +
-	"\xd6G\xfaTZ\xad\xfa\x94]\xb1\xd8-U\xfbT\xd6" +
-	"\xae\x85\xd6]\xdaJ\x81\xb6nkkwk[\x9e\x16" +
-	"\\Va\xcbZP\xbc\xfb\x9c\xf7~f2\x81m\xff" +
-	"\x9a;\xe7\x9c\xfb\xbe\xe7=\xef\xf9>\xf7\xda}\xf1\x9b" +
-	"*\x16\xc5of )\xbf\xae\xacr6\xa6.[\xf2" +
-	"\xda\xdau\x9f\x06%\x8e\xe8<Q\x9b\xfe\xeeW\xf7~" +
-	"\xf0\x08TJ1\x00\xb6\xadf\x17\xfb\\\xcd\xe5\x00\x8b" +
-	"\x1f\xaeiD@G\xfa\xed{\xc7\xd4\x1b\x1e\xdc\x01\xa9" +
-	":t\xb6\x1f\xdb\xf3\xc5g\xf7\xff\xf2\x98K\xbc\xf8@" +
-	"m\x13\xb2c\xb5\xf4\xde\xe1\xda1@\xe7\xf3\xd7\xef\xf8" +
-	"\xca\xe8\x97\xdez\x10\x94\x04J\xce\xbe;\x96\x1c\x89\x1d" +
-	"\xf9\xddKPA\xc47\xd6\xd5\"[WG\xc4\xbdu" +
-	"D<q\xdf\xe1\x8a\xf7\x0d.x\x08R3$\xe7\xdc" +
-	"\xc7\xdf_;\xb8\xee\xa6\xd3\x00\xc8\xf6\xd4\xfd\x86='" +
-	"\x08\xf7\xd5\x0d\x03:G6\xfd\xdd\x03\x1f\xdf\xf3\xa5\x87" +
-	"\xdcU\x9f>S\xd5p\x87\xbdo\xaf\xc7\xf0\xebu\xfb" +
-	"\xd9\x09A|\xbc\xee\xf7\x80\x17\x96\xe4^_\xb9\xfb\xc9" +
-	"\x9d\xa9\x04F(\x91\xf0\x07\xeaO\xb2\xc3\xf5\xf4\xf4\xfd" +
-	"\xfaN@\xe7C\xff\xfa\xd8?\xcf\xec\xfb\xe4\xc3\xb4," +
-	"\x960{\xaa^BvN\x10\x9f\x15\xc4w|\xf2\xd1" +
-	"/\xff\xe1\xcc\xe1/\x0b1\xdc\xb4\xca\xfe\xe1\xa9d\xd7" +
-	"3\x9e\x18f\xc4%ds\xe3D|U\x9cN\xd6 " +
-	"-:\xb6\xf3\x96W\xbf\x0cJ\x1dJ\xa1\xd0hev" +
-	"_\xfc7l\x87\xa0\xdd&h?\xb3\xf5W\xef\xd4\xbc" +
-	"\x7f\xcf\x13\x90\x9a%9\xcbO\x9c\xfe\x9b\xee\xfa\x05\xff" +
-	"DR8\x15?\xc9\xce\x09\xc2\xb3\xf1-\x80\xce\xb6\x9d" +
-	"?|\xed\x9e\x13\xaf\xec.\xe1@&\x8aE\x0d\xe7\xd9" +
-	"\x8d\x0d\xf4\xb4\xac\xe1\x1f\x01\x9d\xfd\x89\xea_>\xfa\xc0" +
-	"\xe0\xdf\x97\xd0\x0a1\xbc\xdap\x86\x1d\x17\xb4\xaf7\xd0" +
-	"\xc9\xbe\xf0`\xd7'W\xfe\xea\xda\xaf\x95\xa3\xc5\xc4\x19" +
-	"\x16O\xd0SM\x82h\xe7\x9f\x98\xf9\x933\xb5\xd6\xd7" +
-	"\xca\xf0\xb0\xb8%Q\x8bl\x99 ^\x9a &>t" +
-	"\xe6\xb1O\xad~\xfe\x8dg\xca1\xfcJ\xe2<{]" +
-	"\xd0\xfeJ\xd0~\xe3\xca\xb7w\x9c\\\xf7\xf5o\x96\xd0" +
-	"V\x11\xc5=\xc9\xf3l[\x92\xb6\xf8D\xf2VR\xc9" +
-	"\x0b/~\x13?\xb0\xac\xef[\xa04`\xa5\xf3&\xbe" +
-	",\xfdb\xee\xd8io\xe5\xe3\xa9\xdf\xb0\xd3)q\x87" +
-	")C\x02tf,\xfe+\xed\xf3w\xd5?\xef^s" +
-	"\xa8\x13\x82\xe9G\xd2\x97!{:M/\xeeI\xff\x1e" +
-	"\xd0\xf9\xed\xdfn\xc7\x7f\x7ft\xb3G\xddd]\xf8N" +
-	"\xee\xf1\xae\x0b\xd0\x83\xb1\x0a\x00\xf6\xc8\x8c'\xd8\xee\x19" +
-	"D\xfd\xf8\x0c\xa2\x0e\xeeKI`E\xa8B.\xdf\x13" +
-	"3\x0f\xb2\xfbf\x92)m\x9b)8\xf9\x87\xc6\xca\xf3" +
-	"\xb3\x1f\xda~\x10Rq)\xb4;@v\xd5\xec\xfd\xac" +
-	"y6\xf13w\xf6\x9bD\xb9\xf1\x1a\xf3\xc5/n}" +
-	"\xf1 LVcq\xc0\x9dW\xeeg\x8f\\IO\x0f" +
-	"_I\xa2\xfbY\xd5\xd3\x17:\xdeXu\xa8\x9c\x81." +
-	"\x9ds\x05\xb2\x9e9D\xdc5\x87\xb4m\xf6\x986\xeb" +
-	"\xd6\xf8\x8a\x1f\xb8\xa6\x14=^%\"\xdb=\xe7 {" +
-	"\x9a\xa8\x17\xef\x99\xf3\x19\x92\xf43\x8f\x1e\xfa\xeb\x7f{" +
-	"\xb9\xf30)r\xe9\xe2l\xd9\xd5'Y\xcf\xd5b\xed" +
-	"\xab\x89\x91m/\x1e\xfcca\xdb\xf1\x1fM\x15\xdde" +
-	"t/W\xefg\xa7\x88z\xf1\x89\xab\xdf\x96\x01\x9d+" +
-	"\xff\xf3\xec\xb2\xf5G\xeb\x7f\x02)\x86\xa1Or\x97\xee" +
-	"\xb9\xe6\xc7L\xb9\x86\x9e\xd6]3\x06\xf8\xce\xd8\x07\xde" +
-	"|\xfb\x8d5?\x9b|\x83=\x18\x93\x88\xd5kj\x91" +
-	"=/\x88\x9f#b\xe7k\xfb\xd7\xcf\\p\xfb\xcd\xaf" +
-	"\x96\x08\x04\x85\xa9\xcekB\xd6<\x8f\x88\xe7\xce#\x8d" +
-	"^R\x1d\x93\xa4O\xe5\x7fY\xc6\xae\xd9\xfay\xe7\x99" +
-	"*h?2\x8f\x16\xfeH\xefW\xdf\xdd5\xf4\x83\xff" +
-	"(q\x18\xae\xa9|{\xde.\xf6\x92 > \x88g" +
-	"\xfc|\xff\x9e\xbd\xf7\xb4\xfc\xba\xdc\xc2s\x9b\xcf\xb0\xf6" +
-	"fzji&\xda\xe3\xf1\xa7Z~\x84\xfa\xaf\xa7J" +
-	"\xae\x01\x80\xedh>\xc8v\x12\xf5\xe2\xcf5_N\x92" +
-	"\xdbyd\xdb\xcc;N~\xe88\xe9?F\xf4_\xf0" +
-	"q|\xfe/\xd8\xe9\xf9\xf4tj>\xddJ\xd3#{" +
-	"G\xc7\x1b\x96\xfe\xa1D\x95\x04\x1f;ZN\xb2\x87[" +
-	"\x84R\xb5\x10\x1f\x8f\xed~j\xafy\xd9\xcd'KL" +
-	"Ex\xc4\xb3-W \xabl\x15^\xa1\x95$\xf7\xb3" +
-	"\xa3\xdf|\xb1i\xf9\xbc7\\'Wr\xc2\xe6\xd6]" +
-	"\xac]\x10\xb7\xb4\x92\xa1|\xf0\xe8\xbd??\xb3\xec\xa9" +
-	"S\xa5\xa2\x13\x1a\x9dZp\x86]\xb5\x80\x9ef/ " +
-	"\xe2\xe7\xfe\xe5\x8a\xb5\xdb_xE\x10\xcb\x93\x1d3;" +
-	"\xb7\xe0<\xabl\x13\\\xb4\xd1\xf1\x9e\xd1n8\xf2F" +
-	"\xdd\xcbo\x95\xf3^\x8f\xb7\x9dgO\x0b\xda=m\xc4" +
-	"q\x10c&\xcbM\xac{\xac\xed)\xf6j\xdb\xe5\xe4" +
-	"\x15\xdbH\x14K\xfa\xfe\xdf\xe5\xe6\xc2\xda\xb3\xe5\xae\xef" +
-	"\xc6\xf6\x93\xac\xb7]\xe8i;\xd1\x8ev\x7fw\xcdo" +
-	"?\xdf\x7f\xb6L a\x8f\xb7\x1fd{\x04\xed\xeev" +
-	"\xe2a\xcf\xb9\xcf}u\xe1\xae]\xef\x8a\xeb(Q\xa1" +
-	"\xef\xb7\xff\x98\xbd\"h\x8f\x09\xda\x0f_7\xe2\\\xb1" +
-	"I\xbe@\xfcJ\xce\xd1\xfb\xbf\x92\xbf}\xeb{B-" +
-	"$D\x86\x0b\xbf\xc1j\x16\x12u\xe5\xc2\xdf\xc3\xdd\x0e" +
-	"7M\xc3\xb4\x16fP-\xe8\x85\x8e\x1e\xd3\x94\x0dS" +
-	"\xa9\xc0\xa8\xa1aG\xe7\x0an\xabZNI\xcb\x15\x00" +
-	"\x15\x08\x90\xba\xa7\x15@\x19\x97Q\xd9*!b\x1a\x09" +
-	"v\xdfr\x00\xe5c2*\x9f\x960%%\xd3(\x01" +
-	"\xa4>\xd1\x0f\xa0l\x95Q\xf9\xac\x84)\x19\xd3(\x03" +
-	"\xa4v\xdc\x05\xa0l\x97Q\xf9\x82\x84\xa9\x0aLc\x05" +
-	"@j'\xbd\xfeY\x19\x95\xbd\x12&2F\x96c\"" +
-	"\xf4}\x80\x98\x00\xdc\x92\xe7\x96\xa5\x0es\xac\x07\x09\xeb" +
-	"\x01\x1d\x93\xdb\xe6\x84\xba1\x07\xc8\x11AB\xf4a]" +
-	"C6$\xb8\xb9\xce\xc2j\x90\xb0\x1apKV\x1c\xc1" +
-	"\xc2\x06\xc0>\x191\x19\x1e\x10\x90\x80\xce(\x9f\xb0\x16" +
-	"f\xd4\x82\xac\x17:\xd6\x17r\x86\x9a]\xc3'\xfa\xd4" +
-	"\xcc\xa8:\xcc\xad~\xbe\xa9\x18\xe3\x96\xdd\x87\xa8T\x07" +
-	"Rh!\x96\xe7\xc9\xa8\xdc$a\xca\x17\xc3\x8d\x1b\x00" +
-	"\x94\x1bdTVI\xb8\xc5\xd0\xf9\xa0\x96\xe7\xfe\xaeq" +
-	"\x90\xc4^9\xd5\xb2\xfb\xb9e\x80l\xda\x02\x18\x07t" +
-	"\xb2<\xa7m\xe6\xe6\x84L\\\xe8\x85\x8e\x81\xe2F+" +
-	"cj\x1by?\xb7\x0a\x86nq\x80\x92\xedI\x8c\xf3" +
-	"eT\x96\xd0\xf6\x15\xee\xf6\x8b:\x00\x946\x19\x95\xeb" +
-	"%\x92\x85e\x1b&\xef\x81D\xc1\xc8\x8c`\x0dHX" +
-	"\x03\xd8\x991yV\xb31\x06\x12\xc6\x00\x1d\x8b[\x96" +
-	"f\xe8\x0b%w\xdf\x9b\x8d\xae1uba?Wc" +
-	"\x96\xa1\xd3\x96Iq\x95-\xabIT\xa9\xe6\xfb\x01P" +
-	"J\xcd]\x0e\x80rj\xf6]\x00N\xd6T5]\xd3" +
-	"\x87\x01\xc0_\xac_\xe6\x85\x9c\x9a\xe1Y0\xf9fc" +
-	"\x94g\xc16F\xb9\xde3^Hh&\xcf:\x99\x11" +
-	"U\xd7y\xceB\xef\xb0\xdd\x9d.@l\x17\x9cP%" +
-	"\xed\xf9\xa8\x8cJ.T3\x8d\xe4;\"\xa3b\x93\x9a" +
-	"\xa1\xabf\x9bH\x1fs2*\xe3\x115+\xd2\xf5\x14" +
-	"dT>&\xa1\xbfa/`6\x90\xf80\xd7\xb9\xa9" +
-	"\xda\x1a\xc8\x86\xee+J\xa2\xc0\xb9\x89\xc90\x98\x02b" +
-	"\x12p\x0b]\xd9\x00\xdf\xe4\xcb08\x80\xe4\x1d\xe0\x96" +
-	"\x02\xd7W\xe4\xfb\xf9\xa6D\xd1\xd3\x93\x8a\xe0\x18q:" +
-	"F\xbd\x8c\xca,\x09\x1d5\x931\x8a\xba=\x89\x91\x8b" +
-	"\\\xfd&Z\x0eJ\xd6\xa3;\xae\x96QIKS." +
-	"S-\xda#\xbe\x1aw\x15\xed\x11\xae\xdbZF\xb5C" +
-	"%*\xd1\xa1\xfe\xa8\x0ey\"^\xb4\x1a@\xb9VF" +
-	"\xe5\x86i\xf9\xdd\xacexo\x16\x00\x02\x98o?\x92" +
-	"^\xe8\x08-g\xc0Vcv\xd1\x9a\xc6n\xae\x8dl" +
-	"\xda\xfeD\xb8i`7\xfe\xa9|\x83A\xd3\xee\x19/" +
-	"h&\x8fY]6V\x82\x84\x95\x11\xf1\xf9w\xb1\xc2" +
-	"\xfb\xbf0\xb1F\xd3\xb3\xb4\xb7\xab%K7\x0a\x0d&" +
-	"\x13A\xc9\xd5g9\xd5L\x8a\\\x91\xba\xaa\x09\xc0Q" +
-	"\x0b\x85\x1cI\x0bb\x9a\xa1wf\x8c|^\xb3\x9d\x82" +
-	"i\x14\x0cK\xcd\x01\xc0\x961\x9e\xcb\x18y\x1e3\xc6" +
-	"\xf4@\xd2t\xe0\xb5\xc6\xb0\xa6\xaf\xd4t\xcd\x1a\xe9\xe7" +
-	"\x9d\xae\xa4i\xdf\xfa\xe0\xcc=$\xe8\x152*}\x91" +
-	"3\xaf#A\xac\x92Q\x19$]\x96\\.\x95\xbb\x01" +
-	"\x94>\x19\x95;\xcbK\x7f\x8bi\x18\xf6\x1a>\x11H" +
-	"~\xccT\x0b\x05\x9e\xed\x87\xce\x12\xc4\xb4\x1c6n*" +
-	"\xa3\xa4M\xa1R\xc5F\xf9\xe2\xe9W\x19\xb0U\x93n" +
-	"\xa318\xe6\xb4\xab\\7e\x15\xd2\xcb~>dr" +
-	"kd\xc0s\x15\x9e\x8eC\x89\xc0\xee*'0\xd2\xcc" +
-	"\xb52*\xb7E\x04\xb6\xfe\xba\x88\xc0Lw\xedAH" +
-	"\x90\xbf\xb9\x98\xc66\x16L\xc3\x18*{LqB\x9f" +
-	"\xbdN\x1eH+\xc2\xdd\xc6r\xdcm\xb8\x14w\x19n" +
-	"\xda\xda\x90\x96\x81\x98j\xf3\x12\xe6>\xac\x82\x9c\x0fb" +
-	"\xdb\xc5\xb8\xd3\x86\xf5b\xc1\xbb\xcb\x08w\xb3\x02\xee\x1e" +
-	"&w\xf8\x90\x8c\xcac\x11\xee\x1e\xd9\x05\xa0<\xe6\x06" +
-	"\xd8\x80\xbb=\xa4lO\xca\xa8<K\x8eSv\x1d\xe7" +
-	">:\xdc\xd7eT^\xa0\xf8\\\xe1\xc6\xe7\xe7\xe9p" +
-	"\xdf\x92Q\xf9\x9e\x84\xa9\xca\xca4V\x02\xa4\x0e\xd0\xe1" +
-	"^\x90Q9$aBW\xf3\xd1\xd0<\xacY\xb6\xa9" +
-	"\xa2-\xae8c\xc8f\xf6\xd2\x1a\xfb\x17\xcb\xa7$\x86" +
-	"\xad\xe2\xb9\x9c!\\^\xccS\xd16_8\xac\x19;" +
-	"\x00\x06\xde\x872\x0e\xb4a\x10WX\x0b.\x07\x18\x98" +
-	"G\xe0k1\x0c-\xac]\x90\xcf'\xf8\x12\x0c\xa3\x0b" +
-	"[\x84w\x01\x0c\\K\xf0\x1b\x08^!\x099\xb1e" +
-	"\xb8\x01`\xe0z\x82\xaf x%\x0aQ\xb1.\xbc\x1f" +
-	"`\xe0&\x82\xaf%xUU\x1a\xab\x00X\xaf\xa0_" +
-	"E\xf0A\x82\xc7\xa4\xb4\xc8\xeb\x14\xb1~\x1f\xc1s\x04" +
-	"\xaf\x8e\xa5\xb1\x1a\x80i\xf8\x0d\x80\x81\x1c\xc1\xc7\x09^" +
-	"S\x9d\xc6\x1a\x00V\x14\xf0q\x82o%x-\xa6\xb1" +
-	"\x16\x80\xdd\x87w\x03\x0c\xdcK\xf0\xed(a\xa7\xc5\xcd" +
-	"\xcd\xdc\xf4\xc5\xb8e37Ip\xbe\xa7\xed\xcc\xf0\\" +
-	"\xae7\xbc\xa9\xf2\x19\x84\xe3.2\xa8\x89\x1b\xf1\xddp" +
-	"^\x1d\xef6t\xdbD#\xb7\xd2T\xf3\x1c\xfc\x98J" +
-	"\x98>u\"g\x80\xacf\x03`F+\x8cps\xa0" +
-	"\x08\x09\xcd\xe6Ab\x16\xf3R\xa4Q/\x84\xe00_" +
-	"\xab\x0dq[k\xcc\xf3\x01\x9e\x09\xde\x8eD\x84\xb2\xf8" +
-	"\xbc:.\xa2\x10t\xba\x19\\\x10J\xfc\xc0\xed\xc7\xda" +
-	"n\x93\xab6\xbf\xd94\x8a\x05\xd7\x13\xa1\xfd\x97&!" +
-	"\xfda\xbe\x91\x92%\xd7\x96&V{\x99\xf2C\x7fF" +
-	"\x12\xe2\x0c\x13;\xbd\xfa\x10\xa0\x11\x1a\x8d\x1b{,r" +
-	"aA\x16\x1b\x14j^\x16\xcb\xf5\xcd<g\x14\xb8\x9f" +
-	"W\xf5\xc5\x8a\xd6\x88w\x9ez\xc7q\x0fD\xde\xe1N" +
-	"\x19\x95\x11\x09\xe3\xf8\x9e\xe3\x1e\x89/\x0f\x8f\x19\x97." +
-	"8\xee\x99\xb4\xd5\xe1A\xe3\xf2\xbb\x8e{\xa8M\x1da" +
-	"\xba\x95\xd0\x0d\x9dC\xd5\x16/\x08c2\xda\x8f\xa2\xd4" +
-	"\xc9\xc9\xa8\xc5\xe1\x11{}\x81\x18O\x86u\x8f\x8b\xed" +
-	"\x1c\x16\xe9&&\xa3\xcd<\xf1\xdatQ\x1dD}\x12" +
-	"v\xc0\xb0U\x84\xf9I\x16\xde\x1f5e\xdf\xc2\xdb\xb1" +
-	"i\x92%\xfb\x16\xbeHX~\x1b\xc1\xaf\x17\x16^\xed" +
-	"Z\xf8Rl\x9dl\xe1\x95\x7f\xa6\x85K\xbe\x85\xdf=" +
-	"\xd9\xc2e\xdf\xc27\xf8\x16~\xa7\xb0p\xd9\xb5\xf0\xdb" +
-	"\x05\xfc6\x82g\x85\x85W\xb8\x16\xae\x0a>\xef$\xf8" +
-	"\x88\xb0\xf0J\xd7\xc2\xb9X?K\xf0\x02\x96\xd7\xb2\x98" +
-	"\x15\xa6\xae[\x0a&\xdf\x1cIe\x13\xa3\x9a\x9e\xc5D" +
-	"(Q\xb7\xd8*\xaf\x98\x16\xd7\xb3\xdc\xec\xca\xa0\x9b\x96" +
-	"d!\xe2\x81\x09\xb3\x82C\xa7\x1bi\xa7$\xb7 G" +
-	"\x80j&\xc3\x0b6\xcf\x82\x1c\xe6q[\x0a\xe4#\xd4" +
-	"\x08\xd1F\xa3hw\x8f\xa8\xd0)\xce\x13\"\xa6T\xad" +
-	"\x9d\x86\xd9md\x85\xa3\xff\x98\xb8\xd3<\x8aj\x85i" +
-	"\xa4\x0a(1\x8e\xbb(\xdbc\x1cMJ\xf7\x98*~" +
-	"+\xd9G\xe8\xce\xb0\x8a\xdd.~cl\xbd\xf8\xadv" +
-	"\xbd/\xd6\xb0u\xe2\xb7\x96\xf5\x8a\xdf:\xd6#\xd6\xa9" +
-	"g=\xf8\x00e\x12\xacG\xec\xd3\xc0\xba\xc4z\x09v" +
-	"#\xe9\x0c&\xd9R\xa4\\3\xc5\x16\x09\xfce\xac]" +
-	"\xd03\xd6\x8e\x0f\x02`\xda\xfb\x9d\xe1\xc1g\xb2v\xb1" +
-	"\xfe\xe5\xac\x85\xee\x12g\xb1f\xb1\xcfl\xd6,\xd6\xbd" +
-	"\x82\xcd\x15tW\xb2\xb9\xe4\xe5q\x0e\x9b+\xe0W\xb1" +
-	"\xab\xc4\xef\xd5l6\xed\xe7h\xba\xcdM]\xa4\xaaN" +
-	"^\xcd\x0d\x19&y\xe1\xacS\xd4\xadb\xa1`\x98h" +
-	"\xf3\xec\xff'\x87/\x1b\xbaS\xd4GucL_\x07" +
-	"\x8d\xdc\x1e1\xb2\xce\x10\xf9\xecA\xc3\x80\xc6\xb5\xaa9" +
-	"\xcc\x1d\xef6\x06\xab\x0cC\x00@\xd37\xab9-\xdb" +
-	"e\x0e\x17\xf3\\\xb7\xa1\xa8\xab\x91\x02#\xeb\xe3\x07E" +
-	"\xe6\xe5p\x91\xa7g\xbdD\xcc\xf1\x90}\x90\xa0\xb8\xed" +
-	"\xff\xedF\x93gi\x05U\xceYN\x81\x9by\xcd\xb2" +
-	"44\xf4\x15\\\xd7x\x16\xc0\xd1\x0d{\xa5Q\xd4)" +
-	"qs\xd4\x9c\xc9\xd5\xecD\x0f4\x8ek\x96m%6" +
-	"\x16\xad\x09\xc7Tm\xbeV\xcbk\x10\xb3yvR)" +
-	"\x1a=\xf5@Q\xb3\xb9\x90\x90\xd8w\x0d\xfa\x15\x0ar" +
-	"\x9f\xd3I0\x93\x17-\x9e]\xc3\xd1/d\x04+n" +
-	"]\x03\x09\x02\xf8K\xad\x83N\xb7+\x11\x18\x0c\x1az" +
-	"\xb7\xa1\x0f\xe549c;\x9c\xe2f\xb7\xa1C\xe3P" +
-	"N\xcb\xd8\x815`o\xb6_\xecA\xf5s\x08\xbb\xa5" +
-	"h\xdf2tk\xa3\xa6g\x8d\xb1@H\xd0X4-" +
-	"\xc3\xf4\xf2\xa0~\x0e\x8d\xa2\xa4\xf6\x98\x1c4 F\x12" +
-	".-\xa9\xbb:\xdd\xda\xe1\xffR\x87\xb4\x96\xabC\x96" +
-	"\x87\xd9l\xb9:dR\xbe7\xa5(\x89\xb6S\xbas" +
-	"\xaa\x96/\xe9\xa6pyJ7\xa5l)\xda\x1f)E" +
-	"M7\xd7\x9d\x14>\xcb\x95\xa7~\x10\xf4#G\x8f\xf7" +
-	"_T\x18s\x82\x0d\x9f[\x1eIs\xfd\x0d\x9f7\xc3" +
-	"47.9^\x18<\xd0\x1a\xe6\xb9q\xf9=/\x0c" +
-	"\xbeD\x0b|GF\xe5e\x09\xe3\x15\x142)Q\xfe" +
-	">\x85\xccC2*?\x950^I!\x932\xe5c" +
-	"\xb4\xc2\xcb2*?\x970^\xf5\x8e#BC\xea\x15" +
-	"\xca\x9f\x8f\xca\xa8\xbc&MI\xc5\x9c\x8ca\x9a<\xa7" +
-	"\xda\xd0\xa8\x19zo6\xf0\xd7^\xc0\xf5\xa4\x81\xc9\xb0" +
-	"\x87\xeeEN3h\x18Q\xc0\x0d\xfa\xc4.6Q(" +
-	"Z#\x98\x0cg\x16.\xb8Q\xf8TL\x86Muo" +
-	"\xb1h]/.\x92{\x8d1a\x05%\xca\xb5\xfa\x12" +
-	"U\x11\xfaE\x11\xc1\x06eT>*M\xdbM\x10\xda" +
-	"\x02\xf2pX\x07Lj\x9b\xf9\xfd\xbe\xd2\x8c'Z\x11" +
-	"\xad\x0a\x92\x1evB\x04\xf3\xdfQ\x90|\x0b#y\x0f" +
-	";\x85\xd7\x01\x0c\xfc\x81\x10\x7f\xc4H\xea\xc3N\x93K" +
-	"\x1dx\x8b\x10\xefb$\xfba\xe7Df\xfe'BT" +
-	"Ht\xf3\xef\xb87\xcfP\xda\x00\xd0/\xc98PO" +
-	"\xf0\xca\xf3\xee\xdd\xb3\x1a\x89V\xaa&D\x9a\x10U\xe7" +
-	"\xdc\xebg)\x89VJ\x12b\x0e!b\x7fr\xdc\xd4" +
-	"`\xb6D!}\x16!\xe6\x11\xa2\xfam\xc7\xcd\x0d\xe6" +
-	"\x8a7\xdeG\x886B\xd4\xfc\x8f\xe3&\x07-\xd2\x83" +
-	"\x94\xc4\x10\xe2zB\xd4\x9eu\xdc\xec`\xa9\xf4\x00e" +
-	"+\x84XA\x88\xba?:i\xac\xa3tE V\x10" +
-	"\xa2\x8f\x10\xf5\xff\xed\xa4\xb1\x1e\x80\xad\xa3c\x0c\xac%" +
-	"\xc4m\x84\x88\x9fq\xd2\x18\x07`\xeb%*\x85\xfa\x08" +
-	"q'!\x1aN;il\xa0\x8cE\x1c\xf06Bd" +
-	"\x09\x91x\xcbIc\x82R\x16I\xa4,\x84\x18!D" +
-	"\xf2M'\x8dI\xcaY$J\xd1\xb2\x84(\x10\"\xf5" +
-	"_N\x1aS\x14\xb8%J\xd2F\x08aKAv\xd9" +
-	"8B\x05\x1d&\xc3)\x86\xa7\x9d\x96\xa8\x85\x07l\x88" +
-	"\xa9&\x99B0@\x99\x84_\xa9A\x82\xaaeL\x86" +
-	"3C\x8f \xe7u4\x84N%\xc3\x0e~\x14\xbdR" +
-	"\xd3!\xe6\xbe\x1e\xccH\xfd\xf5\xbdN\x01$\x84\xe9&" +
-	"\xc3\xf9e`\x8bn\xafCD\x09\x97$\x98\x87z$" +
-	"~\x14\x85\x04\xc5Qb\xc2\x1f/y\x04E\xaf\x1d\x1d" +
-	"\x04#\xb40\x19\xce\xd8CC\xf5+\xa6\x01[\xb5\x8b" +
-	"\x16\xc4\x9c\x8c\xe7y\xd1w\xbd\xc2#\x04\xc3?\xef\xcd" +
-	"anw\x91\x1b\x05Y\xb71\xe9\xcf\xcd\xbc\xfc\xdc\x10" +
-	"\x8dML\xfa3r?\xa9\xf7\xca&\x88\x19\xc5\x02\x09" +
-	"\xde\x1f\x98z\xfdR\xaeo*\xf2\"\x9d&\x98\xe2\xf8" +
-	"\"\xf3\x9a\x9b\x80\x84\x0d\xe6\xe9.6\xa6fF1\x19" +
-	"\x0e<\xbcw\xfc\x84O\xf2\x13>\xc3\\(\x86\x12\x98" +
-	"+\x09\"M\xe5Z\x8b\xd7\x85\x91%6\xca'\x82\x1e" +
-	"\xc2f5W\x0c[\x16\xa5\x95\xe1\xcd\x9eXt{R" +
-	"\x8b\xaa:\xac\xa4ZZ\xc3\xdd\xc2J\xaa\xbd?l\xc1" +
-	"On\x8a\x94\x0bV\x17\x0f\x94\x91\x0eF\xa4\xc9\xb6\xda" +
-	"\xeb'\xcf\x97\xd0)\x047\x1b)\x0b\x83\x11\xacW\x16" +
-	"F\xdbG\x93\xba\xc2\x11g\x19\x11\xe2\xc6r\x91\xf8\xba" +
-	"\xc8`\x81\xd2w\xcb\xf22\x8fi\x1ajAV\xe3\xe7" +
-	"#rft\xfa\x88\x1fl\xd3\x14\xd9\xe6\x12\x95L\x99" +
-	"\xae\x98\xd7\x9bl,w\xaa\xd6Kt\x9d/\xda\xc0r" +
-	"\xe7?\xd3\xa6\x18\x93\xda\xeb\xd7\x87agB\x84\x1d\x9b" +
-	"b\xc5\xbd\x93\xc2\xce=\"\xec\x04\xed\x9a0\xec\xdc'" +
-	"\xc2N\xd0\xaf\x09\xc3\xce6Q\xfem%\xc4g1\x1a" +
-	"vv\x88zq;!\xbe\x80\xd1\xb8\xb3S,\xf5\x10" +
-	"!\x1e\xc3h\xdcyDD\xb0/\x11\xe2I\x8c\xc6\x9d" +
-	"\xddTf\x0c<I\x88g1\x1aw\xf6\x09\xc4\xb3\x84" +
-	"\xf8\x0eF\xe3\xce\xb7\x05W\xdf\"\xc4\xf70\x1aw\x0e" +
-	"\x08\xc4\x0b\x848\x84\xd1\xb8\xf3\x92\xe0\xea{\x848\x8a" +
-	"\xd1\xb8sX\xbcq\x88\x10?\xc5h\xdc9&\xea\xf9" +
-	"\xa3\x84x\x0d%Ld'\xc7\x84\xe0\xcb\x8eibB" +
-	"0\xed\xf5\\\x93\x15x\xe2`\x1a]>\x18\x04\x1f\xb9" +
-	"L\x13\x0c\x82\x8fk\xa6s\xe4\xc1\xf7?\xd3\xbahr" +
-	"\xc7\xc1\x87?\xbek-\xeb\xb4\x83\x0f\x14\xbcSx\xbe" +
-	"\xa4\xcc\xa8\xca\xb3\x1aL\x86\xdf@M\xe3\xb4\x83\xd1\xfd" +
-	"\x14\xa7\x1dL\xd3\xcb:\xed\xe0\x8b-\x1f[\xb6\xfb\x1a" +
-	"&\xf9\x91\x0c\xb1\x03@\xb9IFemh\xf2\xbd\x1b" +
-	"\xa2\xd5\x87\xd7LS6\x84m\xf3\xceLN\xe3\xba\x1d" +
-	"\x98f^\xd3E\x15+:\x13~\xb6\x9cW\xc7\xa7\x02" +
-	"K\xa7t+D\xaay+\xcf%2F\x9e\x97\xf8\x87" +
-	"\xd5\xe5\xbc\xde\xf2\x88;*\x93\xa8\xfa\x13\xa1\xb0\x83}" +
-	"\xb1\xf6\"\xf9\x08yZo>K\x0a\xf2\x89M\xb4E" +
-	"\xa9\x97C\xf2r$i\xd9\x1b\xcb\x86-\xca\x8deZ" +
-	"\x94\xf7\x97kQ\xde\x15mQzs\xd2\x89\x07\xc2\xc1" +
-	"}y\xcf\xeeA{\xc6\x91*e\xab\xcb\x86\xa0\xe9;" +
-	"\xcd\xbc\xc5\x03\xf7\xe0\xb8\xff\x06L;\xae\xebq\xb5." +
-	"\xea\xb5\xff\x92\xee\xeb\x86r\xddW\xba>[F\xe5\xde" +
-	"?\xa7\xfbZ\xaec5\xa595\xed)\xca\x8f\xff\x9a" +
-	"B\xbdO\x95W\xfc{=\xc5\xef\x0f\x15\x7fr\xb0+" +
-	"\xd32s\xb2Eob\x19\xf9\x02b\xda\xa8\x18\xe1," +
-	"\xa2~O\x01(I\x19\x959\xd2\x94\xa0g\x15\x12\xf4" +
-	"\xc2\x94)\x0b\xfa_\x0a$\xba\xc6\xd4\x09\xd1\x8f\x0d\xbf" +
-	"\xcb\xc4\x8e\xce~\xaeZ\x86\x1e\xb5\xad\x8er\xb1wy" +
-	"hp\x9d\xa6x\x05\x13\xe1B\xde7\x1f\xc3\xa6\x9a\xe1" +
-	"\xe1\x87\x1c\xd3\x8e#\xc3\xc1\xfb\xa5B~S\xb8\xed\xa4" +
-	"\x90\x1f\x1b\xe5\x8b\xa6\xbd\xden\xbf\x89]\"\xbd\x0d\x11" +
-	"\xe3\xf5\xde\xd1@\xe6Vpm\xa5\x0bueF\xa3s" +
-	"\x86\xc8R\xad\xde\xe8t\x9e\x84\x0953\x1a\xf9V%" +
-	"\xf8\x86\xccK\xe72\x86ns\xdd\xf6\xef\xa1\xdbh\x14" +
-	"\xffK,gy\xd8\xe6\x0f\x0e\xcf;\xa2]~\xbf\xbd" +
-	"\xa1\xd1\xd6Y\x19\x95B\xb4\xbd\x91o\x0d\xcdl\xca\x9c" +
-	"\xc8\xe2\xba\x1d\xea\xa1W\xa6%l>\x1e\xb8\xe9\xff\x0d" +
-	"\x00\x00\xff\xff|\xbb\x17\x13"
-
-func RegisterSchema(reg *schemas.Registry) {
-	reg.Register(&schemas.Schema{
-		String: schema_b34110edcb744840,
-		Nodes: []uint64{
-			0x884d4cdc34121162,
-			0x8d923c61d1fee302,
-			0x92f09c6ba48d3896,
-			0x942b542004cd8179,
-			0x949ca97e8a8b71cf,
-			0x95a8a546e16c0034,
-			0x99865016bea0c737,
-			0x9fcdf2e89f9e865b,
-			0x9fd94f95d131020e,
-			0xa2a92609fbdd848f,
-			0xa5d5e97ddccb9589,
-			0xa6548a9edb080fba,
-			0xae30dd4686419298,
-			0xae730af2d316e928,
-			0xb3ebb94a87a0f237,
-			0xb6b04dea8df71bb2,
-			0xb850392701b6bffd,
-			0xb90c6a96695e3315,
-			0xb9769ede018c83e3,
-			0xbb2b0c437bf1e942,
-			0xc28c9419fa051fa7,
-			0xc2bf849bbf722362,
-			0xc848eb3afdad06d7,
-			0xca440d5718697719,
-			0xcd3fccd65fc89eb3,
-			0xcee58970f4c2bf89,
-			0xd30cd05539f5ec1b,
-			0xd74bebf7ef002777,
-			0xd947592b1655baae,
-			0xdb6d870202070834,
-			0xdfca669afcab495d,
-			0xe0297daca9bad815,
-			0xe06e01ce29aa0de5,
-			0xe537ea5b1689cf95,
-			0xe8350e786bac9d22,
-			0xea471272acaaa5a0,
-			0xeb244222bfb6d0d7,
-			0xedaa39f2d880d036,
-			0xedd5bc8c4c1ac6b5,
-			0xf0cc0bebcf3c69b3,
-			0xf1404d540a267ef9,
-			0xf50a2e72172f5034,
-			0xf55296e34bc3436b,
-			0xfc9a9a2eab91f9a9,
-			0xfd03711aff68324e,
-		},
-		Compressed: true,
-	})
 }

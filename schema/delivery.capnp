@@ -19,6 +19,7 @@ struct EnqueueResponse {
 
 struct SubscribeRequest {
   credit @0 :UInt16;        # Deliveries in flight, unacknowledged; 0 asks for the cell's default, which is also the most.
+  notices @1 :Bool;         # The client knows deliveries of kind notice; without it, none is pushed.
 }
 
 struct SubscribeResponse {
@@ -55,6 +56,7 @@ struct Delivery {
     proposal @2;
     welcome @3;             # In the inbox.
     own @4;                 # Sent by this very device: its place in the order.
+    notice @5;              # In the inbox: the payload is a Notice, framed as every message (docs/protocol.md).
   }
 }
 

@@ -261,6 +261,14 @@ func (s SubscribeRequest) SetCredit(v uint16) {
 	capnp.Struct(s).SetUint16(0, v)
 }
 
+func (s SubscribeRequest) Notices() bool {
+	return capnp.Struct(s).Bit(16)
+}
+
+func (s SubscribeRequest) SetNotices(v bool) {
+	capnp.Struct(s).SetBit(16, v)
+}
+
 // SubscribeRequest_List is a list of SubscribeRequest.
 type SubscribeRequest_List = capnp.StructList[SubscribeRequest]
 
@@ -725,6 +733,7 @@ const (
 	Delivery_Kind_proposal    Delivery_Kind = 2
 	Delivery_Kind_welcome     Delivery_Kind = 3
 	Delivery_Kind_own         Delivery_Kind = 4
+	Delivery_Kind_notice      Delivery_Kind = 5
 )
 
 // String returns the enum's constant name.
@@ -740,6 +749,8 @@ func (c Delivery_Kind) String() string {
 		return "welcome"
 	case Delivery_Kind_own:
 		return "own"
+	case Delivery_Kind_notice:
+		return "notice"
 
 	default:
 		return ""
@@ -760,6 +771,8 @@ func Delivery_KindFromString(c string) Delivery_Kind {
 		return Delivery_Kind_welcome
 	case "own":
 		return Delivery_Kind_own
+	case "notice":
+		return Delivery_Kind_notice
 
 	default:
 		return 0

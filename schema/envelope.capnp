@@ -10,6 +10,9 @@ using Auth = import "auth.capnp";
 using Keys = import "keys.capnp";
 using Channels = import "channels.capnp";
 using Delivery = import "delivery.capnp";
+using Devices = import "devices.capnp";
+using Account = import "account.capnp";
+using Admin = import "admin.capnp";
 
 # version and correlationId keep their places for ever: every version can read them from any other.
 struct Envelope {
@@ -45,12 +48,36 @@ struct Request {
     enqueue @15 :Delivery.EnqueueRequest;
     subscribe @16 :Delivery.SubscribeRequest;
     ack @17 :Delivery.AckRequest;
+    setPasswordStart @18 :Auth.SetPasswordStartRequest;
+    setPasswordFinish @19 :Auth.SetPasswordFinishRequest;
+    recover @20 :Auth.RecoverRequest;
+    setRecoveryCodes @21 :Auth.SetRecoveryCodesRequest;
+    resetAccount @22 :Auth.ResetAccountRequest;
+    endSession @23 :Void;
+    listDevices @24 :Void;
+    renameDevice @25 :Devices.RenameDeviceRequest;
+    revokeDevice @26 :Devices.RevokeDeviceRequest;
+    startDeviceLink @27 :Devices.StartDeviceLinkRequest;
+    getDeviceLink @28 :Devices.GetDeviceLinkRequest;
+    approveDeviceLink @29 :Devices.ApproveDeviceLinkRequest;
+    finishDeviceLink @30 :Devices.FinishDeviceLinkRequest;
+    deleteAccount @31 :Account.DeleteAccountRequest;
+    exportAccount @32 :Account.ExportAccountRequest;
+    adminAuthenticate @33 :Admin.AdminAuthenticateRequest;
+    adminInvite @34 :Admin.AdminInviteRequest;
+    adminResetCode @35 :Admin.AdminResetCodeRequest;
+    adminGetAccount @36 :Admin.AdminGetAccountRequest;
+    adminSetDisabled @37 :Admin.AdminSetDisabledRequest;
+    adminRevokeDevice @38 :Admin.AdminRevokeDeviceRequest;
+    adminEndSessions @39 :Admin.AdminEndSessionsRequest;
+    adminDeleteAccount @40 :Admin.AdminDeleteAccountRequest;
+    adminExportAudit @41 :Admin.AdminExportAuditRequest;
   }
 }
 
 struct Response {
   union {
-    done @0 :Void;          # For calls that answer nothing: ack.
+    done @0 :Void;          # For calls that answer nothing, such as ack.
     hello @1 :Session.HelloResponse;
     signupStart @2 :Auth.SignupStartResponse;
     session @3 :Auth.Session;
@@ -64,6 +91,13 @@ struct Response {
     createGroup @11 :Channels.CreateGroupResponse;
     enqueue @12 :Delivery.EnqueueResponse;
     subscribe @13 :Delivery.SubscribeResponse;
+    recover @14 :Auth.RecoverResponse;
+    deviceList @15 :Devices.DeviceList;
+    deviceLink @16 :Devices.DeviceLink;
+    exportPage @17 :Account.ExportPage;
+    adminSession @18 :Admin.AdminSession;
+    codes @19 :Admin.Codes;
+    adminAccount @20 :Admin.AdminAccount;
   }
 }
 

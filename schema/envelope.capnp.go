@@ -268,28 +268,52 @@ type Request capnp.Struct
 type Request_Which uint16
 
 const (
-	Request_Which_none              Request_Which = 0
-	Request_Which_hello             Request_Which = 1
-	Request_Which_signupStart       Request_Which = 2
-	Request_Which_signupFinish      Request_Which = 3
-	Request_Which_loginStart        Request_Which = 4
-	Request_Which_loginFinish       Request_Which = 5
-	Request_Which_startSession      Request_Which = 6
-	Request_Which_refreshSession    Request_Which = 7
-	Request_Which_authenticate      Request_Which = 8
-	Request_Which_uploadKeyPackages Request_Which = 9
-	Request_Which_keyPackageStatus  Request_Which = 10
-	Request_Which_claimKeyPackages  Request_Which = 11
-	Request_Which_getAccount        Request_Which = 12
-	Request_Which_openDm            Request_Which = 13
-	Request_Which_createGroup       Request_Which = 14
-	Request_Which_enqueue           Request_Which = 15
-	Request_Which_subscribe         Request_Which = 16
-	Request_Which_ack               Request_Which = 17
+	Request_Which_none               Request_Which = 0
+	Request_Which_hello              Request_Which = 1
+	Request_Which_signupStart        Request_Which = 2
+	Request_Which_signupFinish       Request_Which = 3
+	Request_Which_loginStart         Request_Which = 4
+	Request_Which_loginFinish        Request_Which = 5
+	Request_Which_startSession       Request_Which = 6
+	Request_Which_refreshSession     Request_Which = 7
+	Request_Which_authenticate       Request_Which = 8
+	Request_Which_uploadKeyPackages  Request_Which = 9
+	Request_Which_keyPackageStatus   Request_Which = 10
+	Request_Which_claimKeyPackages   Request_Which = 11
+	Request_Which_getAccount         Request_Which = 12
+	Request_Which_openDm             Request_Which = 13
+	Request_Which_createGroup        Request_Which = 14
+	Request_Which_enqueue            Request_Which = 15
+	Request_Which_subscribe          Request_Which = 16
+	Request_Which_ack                Request_Which = 17
+	Request_Which_setPasswordStart   Request_Which = 18
+	Request_Which_setPasswordFinish  Request_Which = 19
+	Request_Which_recover            Request_Which = 20
+	Request_Which_setRecoveryCodes   Request_Which = 21
+	Request_Which_resetAccount       Request_Which = 22
+	Request_Which_endSession         Request_Which = 23
+	Request_Which_listDevices        Request_Which = 24
+	Request_Which_renameDevice       Request_Which = 25
+	Request_Which_revokeDevice       Request_Which = 26
+	Request_Which_startDeviceLink    Request_Which = 27
+	Request_Which_getDeviceLink      Request_Which = 28
+	Request_Which_approveDeviceLink  Request_Which = 29
+	Request_Which_finishDeviceLink   Request_Which = 30
+	Request_Which_deleteAccount      Request_Which = 31
+	Request_Which_exportAccount      Request_Which = 32
+	Request_Which_adminAuthenticate  Request_Which = 33
+	Request_Which_adminInvite        Request_Which = 34
+	Request_Which_adminResetCode     Request_Which = 35
+	Request_Which_adminGetAccount    Request_Which = 36
+	Request_Which_adminSetDisabled   Request_Which = 37
+	Request_Which_adminRevokeDevice  Request_Which = 38
+	Request_Which_adminEndSessions   Request_Which = 39
+	Request_Which_adminDeleteAccount Request_Which = 40
+	Request_Which_adminExportAudit   Request_Which = 41
 )
 
 func (w Request_Which) String() string {
-	const s = "nonehellosignupStartsignupFinishloginStartloginFinishstartSessionrefreshSessionauthenticateuploadKeyPackageskeyPackageStatusclaimKeyPackagesgetAccountopenDmcreateGroupenqueuesubscribeack"
+	const s = "nonehellosignupStartsignupFinishloginStartloginFinishstartSessionrefreshSessionauthenticateuploadKeyPackageskeyPackageStatusclaimKeyPackagesgetAccountopenDmcreateGroupenqueuesubscribeacksetPasswordStartsetPasswordFinishrecoversetRecoveryCodesresetAccountendSessionlistDevicesrenameDevicerevokeDevicestartDeviceLinkgetDeviceLinkapproveDeviceLinkfinishDeviceLinkdeleteAccountexportAccountadminAuthenticateadminInviteadminResetCodeadminGetAccountadminSetDisabledadminRevokeDeviceadminEndSessionsadminDeleteAccountadminExportAudit"
 	switch w {
 	case Request_Which_none:
 		return s[0:4]
@@ -327,6 +351,54 @@ func (w Request_Which) String() string {
 		return s[174:183]
 	case Request_Which_ack:
 		return s[183:186]
+	case Request_Which_setPasswordStart:
+		return s[186:202]
+	case Request_Which_setPasswordFinish:
+		return s[202:219]
+	case Request_Which_recover:
+		return s[219:226]
+	case Request_Which_setRecoveryCodes:
+		return s[226:242]
+	case Request_Which_resetAccount:
+		return s[242:254]
+	case Request_Which_endSession:
+		return s[254:264]
+	case Request_Which_listDevices:
+		return s[264:275]
+	case Request_Which_renameDevice:
+		return s[275:287]
+	case Request_Which_revokeDevice:
+		return s[287:299]
+	case Request_Which_startDeviceLink:
+		return s[299:314]
+	case Request_Which_getDeviceLink:
+		return s[314:327]
+	case Request_Which_approveDeviceLink:
+		return s[327:344]
+	case Request_Which_finishDeviceLink:
+		return s[344:360]
+	case Request_Which_deleteAccount:
+		return s[360:373]
+	case Request_Which_exportAccount:
+		return s[373:386]
+	case Request_Which_adminAuthenticate:
+		return s[386:403]
+	case Request_Which_adminInvite:
+		return s[403:414]
+	case Request_Which_adminResetCode:
+		return s[414:428]
+	case Request_Which_adminGetAccount:
+		return s[428:443]
+	case Request_Which_adminSetDisabled:
+		return s[443:459]
+	case Request_Which_adminRevokeDevice:
+		return s[459:476]
+	case Request_Which_adminEndSessions:
+		return s[476:492]
+	case Request_Which_adminDeleteAccount:
+		return s[492:510]
+	case Request_Which_adminExportAudit:
+		return s[510:526]
 
 	}
 	return "Request_Which(" + strconv.FormatUint(uint64(w), 10) + ")"
@@ -903,6 +975,720 @@ func (s Request) NewAck() (AckRequest, error) {
 	return ss, err
 }
 
+func (s Request) SetPasswordStart() (SetPasswordStartRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 18 {
+		panic("Which() != setPasswordStart")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return SetPasswordStartRequest(p.Struct()), err
+}
+
+func (s Request) HasSetPasswordStart() bool {
+	if capnp.Struct(s).Uint16(0) != 18 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetSetPasswordStart(v SetPasswordStartRequest) error {
+	capnp.Struct(s).SetUint16(0, 18)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewSetPasswordStart sets the setPasswordStart field to a newly
+// allocated SetPasswordStartRequest struct, preferring placement in s's segment.
+func (s Request) NewSetPasswordStart() (SetPasswordStartRequest, error) {
+	capnp.Struct(s).SetUint16(0, 18)
+	ss, err := NewSetPasswordStartRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return SetPasswordStartRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) SetPasswordFinish() (SetPasswordFinishRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 19 {
+		panic("Which() != setPasswordFinish")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return SetPasswordFinishRequest(p.Struct()), err
+}
+
+func (s Request) HasSetPasswordFinish() bool {
+	if capnp.Struct(s).Uint16(0) != 19 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetSetPasswordFinish(v SetPasswordFinishRequest) error {
+	capnp.Struct(s).SetUint16(0, 19)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewSetPasswordFinish sets the setPasswordFinish field to a newly
+// allocated SetPasswordFinishRequest struct, preferring placement in s's segment.
+func (s Request) NewSetPasswordFinish() (SetPasswordFinishRequest, error) {
+	capnp.Struct(s).SetUint16(0, 19)
+	ss, err := NewSetPasswordFinishRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return SetPasswordFinishRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) Recover() (RecoverRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 20 {
+		panic("Which() != recover")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return RecoverRequest(p.Struct()), err
+}
+
+func (s Request) HasRecover() bool {
+	if capnp.Struct(s).Uint16(0) != 20 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetRecover(v RecoverRequest) error {
+	capnp.Struct(s).SetUint16(0, 20)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewRecover sets the recover field to a newly
+// allocated RecoverRequest struct, preferring placement in s's segment.
+func (s Request) NewRecover() (RecoverRequest, error) {
+	capnp.Struct(s).SetUint16(0, 20)
+	ss, err := NewRecoverRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return RecoverRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) SetRecoveryCodes() (SetRecoveryCodesRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 21 {
+		panic("Which() != setRecoveryCodes")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return SetRecoveryCodesRequest(p.Struct()), err
+}
+
+func (s Request) HasSetRecoveryCodes() bool {
+	if capnp.Struct(s).Uint16(0) != 21 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetSetRecoveryCodes(v SetRecoveryCodesRequest) error {
+	capnp.Struct(s).SetUint16(0, 21)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewSetRecoveryCodes sets the setRecoveryCodes field to a newly
+// allocated SetRecoveryCodesRequest struct, preferring placement in s's segment.
+func (s Request) NewSetRecoveryCodes() (SetRecoveryCodesRequest, error) {
+	capnp.Struct(s).SetUint16(0, 21)
+	ss, err := NewSetRecoveryCodesRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return SetRecoveryCodesRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) ResetAccount() (ResetAccountRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 22 {
+		panic("Which() != resetAccount")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return ResetAccountRequest(p.Struct()), err
+}
+
+func (s Request) HasResetAccount() bool {
+	if capnp.Struct(s).Uint16(0) != 22 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetResetAccount(v ResetAccountRequest) error {
+	capnp.Struct(s).SetUint16(0, 22)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewResetAccount sets the resetAccount field to a newly
+// allocated ResetAccountRequest struct, preferring placement in s's segment.
+func (s Request) NewResetAccount() (ResetAccountRequest, error) {
+	capnp.Struct(s).SetUint16(0, 22)
+	ss, err := NewResetAccountRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return ResetAccountRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) SetEndSession() {
+	capnp.Struct(s).SetUint16(0, 23)
+
+}
+
+func (s Request) SetListDevices() {
+	capnp.Struct(s).SetUint16(0, 24)
+
+}
+
+func (s Request) RenameDevice() (RenameDeviceRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 25 {
+		panic("Which() != renameDevice")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return RenameDeviceRequest(p.Struct()), err
+}
+
+func (s Request) HasRenameDevice() bool {
+	if capnp.Struct(s).Uint16(0) != 25 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetRenameDevice(v RenameDeviceRequest) error {
+	capnp.Struct(s).SetUint16(0, 25)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewRenameDevice sets the renameDevice field to a newly
+// allocated RenameDeviceRequest struct, preferring placement in s's segment.
+func (s Request) NewRenameDevice() (RenameDeviceRequest, error) {
+	capnp.Struct(s).SetUint16(0, 25)
+	ss, err := NewRenameDeviceRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return RenameDeviceRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) RevokeDevice() (RevokeDeviceRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 26 {
+		panic("Which() != revokeDevice")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return RevokeDeviceRequest(p.Struct()), err
+}
+
+func (s Request) HasRevokeDevice() bool {
+	if capnp.Struct(s).Uint16(0) != 26 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetRevokeDevice(v RevokeDeviceRequest) error {
+	capnp.Struct(s).SetUint16(0, 26)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewRevokeDevice sets the revokeDevice field to a newly
+// allocated RevokeDeviceRequest struct, preferring placement in s's segment.
+func (s Request) NewRevokeDevice() (RevokeDeviceRequest, error) {
+	capnp.Struct(s).SetUint16(0, 26)
+	ss, err := NewRevokeDeviceRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return RevokeDeviceRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) StartDeviceLink() (StartDeviceLinkRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 27 {
+		panic("Which() != startDeviceLink")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return StartDeviceLinkRequest(p.Struct()), err
+}
+
+func (s Request) HasStartDeviceLink() bool {
+	if capnp.Struct(s).Uint16(0) != 27 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetStartDeviceLink(v StartDeviceLinkRequest) error {
+	capnp.Struct(s).SetUint16(0, 27)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewStartDeviceLink sets the startDeviceLink field to a newly
+// allocated StartDeviceLinkRequest struct, preferring placement in s's segment.
+func (s Request) NewStartDeviceLink() (StartDeviceLinkRequest, error) {
+	capnp.Struct(s).SetUint16(0, 27)
+	ss, err := NewStartDeviceLinkRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return StartDeviceLinkRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) GetDeviceLink() (GetDeviceLinkRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 28 {
+		panic("Which() != getDeviceLink")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return GetDeviceLinkRequest(p.Struct()), err
+}
+
+func (s Request) HasGetDeviceLink() bool {
+	if capnp.Struct(s).Uint16(0) != 28 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetGetDeviceLink(v GetDeviceLinkRequest) error {
+	capnp.Struct(s).SetUint16(0, 28)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewGetDeviceLink sets the getDeviceLink field to a newly
+// allocated GetDeviceLinkRequest struct, preferring placement in s's segment.
+func (s Request) NewGetDeviceLink() (GetDeviceLinkRequest, error) {
+	capnp.Struct(s).SetUint16(0, 28)
+	ss, err := NewGetDeviceLinkRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return GetDeviceLinkRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) ApproveDeviceLink() (ApproveDeviceLinkRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 29 {
+		panic("Which() != approveDeviceLink")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return ApproveDeviceLinkRequest(p.Struct()), err
+}
+
+func (s Request) HasApproveDeviceLink() bool {
+	if capnp.Struct(s).Uint16(0) != 29 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetApproveDeviceLink(v ApproveDeviceLinkRequest) error {
+	capnp.Struct(s).SetUint16(0, 29)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewApproveDeviceLink sets the approveDeviceLink field to a newly
+// allocated ApproveDeviceLinkRequest struct, preferring placement in s's segment.
+func (s Request) NewApproveDeviceLink() (ApproveDeviceLinkRequest, error) {
+	capnp.Struct(s).SetUint16(0, 29)
+	ss, err := NewApproveDeviceLinkRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return ApproveDeviceLinkRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) FinishDeviceLink() (FinishDeviceLinkRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 30 {
+		panic("Which() != finishDeviceLink")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return FinishDeviceLinkRequest(p.Struct()), err
+}
+
+func (s Request) HasFinishDeviceLink() bool {
+	if capnp.Struct(s).Uint16(0) != 30 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetFinishDeviceLink(v FinishDeviceLinkRequest) error {
+	capnp.Struct(s).SetUint16(0, 30)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewFinishDeviceLink sets the finishDeviceLink field to a newly
+// allocated FinishDeviceLinkRequest struct, preferring placement in s's segment.
+func (s Request) NewFinishDeviceLink() (FinishDeviceLinkRequest, error) {
+	capnp.Struct(s).SetUint16(0, 30)
+	ss, err := NewFinishDeviceLinkRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return FinishDeviceLinkRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) DeleteAccount() (DeleteAccountRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 31 {
+		panic("Which() != deleteAccount")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return DeleteAccountRequest(p.Struct()), err
+}
+
+func (s Request) HasDeleteAccount() bool {
+	if capnp.Struct(s).Uint16(0) != 31 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetDeleteAccount(v DeleteAccountRequest) error {
+	capnp.Struct(s).SetUint16(0, 31)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewDeleteAccount sets the deleteAccount field to a newly
+// allocated DeleteAccountRequest struct, preferring placement in s's segment.
+func (s Request) NewDeleteAccount() (DeleteAccountRequest, error) {
+	capnp.Struct(s).SetUint16(0, 31)
+	ss, err := NewDeleteAccountRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return DeleteAccountRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) ExportAccount() (ExportAccountRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 32 {
+		panic("Which() != exportAccount")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return ExportAccountRequest(p.Struct()), err
+}
+
+func (s Request) HasExportAccount() bool {
+	if capnp.Struct(s).Uint16(0) != 32 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetExportAccount(v ExportAccountRequest) error {
+	capnp.Struct(s).SetUint16(0, 32)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewExportAccount sets the exportAccount field to a newly
+// allocated ExportAccountRequest struct, preferring placement in s's segment.
+func (s Request) NewExportAccount() (ExportAccountRequest, error) {
+	capnp.Struct(s).SetUint16(0, 32)
+	ss, err := NewExportAccountRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return ExportAccountRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) AdminAuthenticate() (AdminAuthenticateRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 33 {
+		panic("Which() != adminAuthenticate")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return AdminAuthenticateRequest(p.Struct()), err
+}
+
+func (s Request) HasAdminAuthenticate() bool {
+	if capnp.Struct(s).Uint16(0) != 33 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetAdminAuthenticate(v AdminAuthenticateRequest) error {
+	capnp.Struct(s).SetUint16(0, 33)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewAdminAuthenticate sets the adminAuthenticate field to a newly
+// allocated AdminAuthenticateRequest struct, preferring placement in s's segment.
+func (s Request) NewAdminAuthenticate() (AdminAuthenticateRequest, error) {
+	capnp.Struct(s).SetUint16(0, 33)
+	ss, err := NewAdminAuthenticateRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return AdminAuthenticateRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) AdminInvite() (AdminInviteRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 34 {
+		panic("Which() != adminInvite")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return AdminInviteRequest(p.Struct()), err
+}
+
+func (s Request) HasAdminInvite() bool {
+	if capnp.Struct(s).Uint16(0) != 34 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetAdminInvite(v AdminInviteRequest) error {
+	capnp.Struct(s).SetUint16(0, 34)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewAdminInvite sets the adminInvite field to a newly
+// allocated AdminInviteRequest struct, preferring placement in s's segment.
+func (s Request) NewAdminInvite() (AdminInviteRequest, error) {
+	capnp.Struct(s).SetUint16(0, 34)
+	ss, err := NewAdminInviteRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return AdminInviteRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) AdminResetCode() (AdminResetCodeRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 35 {
+		panic("Which() != adminResetCode")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return AdminResetCodeRequest(p.Struct()), err
+}
+
+func (s Request) HasAdminResetCode() bool {
+	if capnp.Struct(s).Uint16(0) != 35 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetAdminResetCode(v AdminResetCodeRequest) error {
+	capnp.Struct(s).SetUint16(0, 35)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewAdminResetCode sets the adminResetCode field to a newly
+// allocated AdminResetCodeRequest struct, preferring placement in s's segment.
+func (s Request) NewAdminResetCode() (AdminResetCodeRequest, error) {
+	capnp.Struct(s).SetUint16(0, 35)
+	ss, err := NewAdminResetCodeRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return AdminResetCodeRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) AdminGetAccount() (AdminGetAccountRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 36 {
+		panic("Which() != adminGetAccount")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return AdminGetAccountRequest(p.Struct()), err
+}
+
+func (s Request) HasAdminGetAccount() bool {
+	if capnp.Struct(s).Uint16(0) != 36 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetAdminGetAccount(v AdminGetAccountRequest) error {
+	capnp.Struct(s).SetUint16(0, 36)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewAdminGetAccount sets the adminGetAccount field to a newly
+// allocated AdminGetAccountRequest struct, preferring placement in s's segment.
+func (s Request) NewAdminGetAccount() (AdminGetAccountRequest, error) {
+	capnp.Struct(s).SetUint16(0, 36)
+	ss, err := NewAdminGetAccountRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return AdminGetAccountRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) AdminSetDisabled() (AdminSetDisabledRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 37 {
+		panic("Which() != adminSetDisabled")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return AdminSetDisabledRequest(p.Struct()), err
+}
+
+func (s Request) HasAdminSetDisabled() bool {
+	if capnp.Struct(s).Uint16(0) != 37 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetAdminSetDisabled(v AdminSetDisabledRequest) error {
+	capnp.Struct(s).SetUint16(0, 37)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewAdminSetDisabled sets the adminSetDisabled field to a newly
+// allocated AdminSetDisabledRequest struct, preferring placement in s's segment.
+func (s Request) NewAdminSetDisabled() (AdminSetDisabledRequest, error) {
+	capnp.Struct(s).SetUint16(0, 37)
+	ss, err := NewAdminSetDisabledRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return AdminSetDisabledRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) AdminRevokeDevice() (AdminRevokeDeviceRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 38 {
+		panic("Which() != adminRevokeDevice")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return AdminRevokeDeviceRequest(p.Struct()), err
+}
+
+func (s Request) HasAdminRevokeDevice() bool {
+	if capnp.Struct(s).Uint16(0) != 38 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetAdminRevokeDevice(v AdminRevokeDeviceRequest) error {
+	capnp.Struct(s).SetUint16(0, 38)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewAdminRevokeDevice sets the adminRevokeDevice field to a newly
+// allocated AdminRevokeDeviceRequest struct, preferring placement in s's segment.
+func (s Request) NewAdminRevokeDevice() (AdminRevokeDeviceRequest, error) {
+	capnp.Struct(s).SetUint16(0, 38)
+	ss, err := NewAdminRevokeDeviceRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return AdminRevokeDeviceRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) AdminEndSessions() (AdminEndSessionsRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 39 {
+		panic("Which() != adminEndSessions")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return AdminEndSessionsRequest(p.Struct()), err
+}
+
+func (s Request) HasAdminEndSessions() bool {
+	if capnp.Struct(s).Uint16(0) != 39 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetAdminEndSessions(v AdminEndSessionsRequest) error {
+	capnp.Struct(s).SetUint16(0, 39)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewAdminEndSessions sets the adminEndSessions field to a newly
+// allocated AdminEndSessionsRequest struct, preferring placement in s's segment.
+func (s Request) NewAdminEndSessions() (AdminEndSessionsRequest, error) {
+	capnp.Struct(s).SetUint16(0, 39)
+	ss, err := NewAdminEndSessionsRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return AdminEndSessionsRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) AdminDeleteAccount() (AdminDeleteAccountRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 40 {
+		panic("Which() != adminDeleteAccount")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return AdminDeleteAccountRequest(p.Struct()), err
+}
+
+func (s Request) HasAdminDeleteAccount() bool {
+	if capnp.Struct(s).Uint16(0) != 40 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetAdminDeleteAccount(v AdminDeleteAccountRequest) error {
+	capnp.Struct(s).SetUint16(0, 40)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewAdminDeleteAccount sets the adminDeleteAccount field to a newly
+// allocated AdminDeleteAccountRequest struct, preferring placement in s's segment.
+func (s Request) NewAdminDeleteAccount() (AdminDeleteAccountRequest, error) {
+	capnp.Struct(s).SetUint16(0, 40)
+	ss, err := NewAdminDeleteAccountRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return AdminDeleteAccountRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) AdminExportAudit() (AdminExportAuditRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 41 {
+		panic("Which() != adminExportAudit")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return AdminExportAuditRequest(p.Struct()), err
+}
+
+func (s Request) HasAdminExportAudit() bool {
+	if capnp.Struct(s).Uint16(0) != 41 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetAdminExportAudit(v AdminExportAuditRequest) error {
+	capnp.Struct(s).SetUint16(0, 41)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewAdminExportAudit sets the adminExportAudit field to a newly
+// allocated AdminExportAuditRequest struct, preferring placement in s's segment.
+func (s Request) NewAdminExportAudit() (AdminExportAuditRequest, error) {
+	capnp.Struct(s).SetUint16(0, 41)
+	ss, err := NewAdminExportAuditRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return AdminExportAuditRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
 // Request_List is a list of Request.
 type Request_List = capnp.StructList[Request]
 
@@ -967,6 +1753,72 @@ func (p Request_Future) Subscribe() SubscribeRequest_Future {
 func (p Request_Future) Ack() AckRequest_Future {
 	return AckRequest_Future{Future: p.Future.Field(0, nil)}
 }
+func (p Request_Future) SetPasswordStart() SetPasswordStartRequest_Future {
+	return SetPasswordStartRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) SetPasswordFinish() SetPasswordFinishRequest_Future {
+	return SetPasswordFinishRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) Recover() RecoverRequest_Future {
+	return RecoverRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) SetRecoveryCodes() SetRecoveryCodesRequest_Future {
+	return SetRecoveryCodesRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) ResetAccount() ResetAccountRequest_Future {
+	return ResetAccountRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) RenameDevice() RenameDeviceRequest_Future {
+	return RenameDeviceRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) RevokeDevice() RevokeDeviceRequest_Future {
+	return RevokeDeviceRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) StartDeviceLink() StartDeviceLinkRequest_Future {
+	return StartDeviceLinkRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) GetDeviceLink() GetDeviceLinkRequest_Future {
+	return GetDeviceLinkRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) ApproveDeviceLink() ApproveDeviceLinkRequest_Future {
+	return ApproveDeviceLinkRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) FinishDeviceLink() FinishDeviceLinkRequest_Future {
+	return FinishDeviceLinkRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) DeleteAccount() DeleteAccountRequest_Future {
+	return DeleteAccountRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) ExportAccount() ExportAccountRequest_Future {
+	return ExportAccountRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) AdminAuthenticate() AdminAuthenticateRequest_Future {
+	return AdminAuthenticateRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) AdminInvite() AdminInviteRequest_Future {
+	return AdminInviteRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) AdminResetCode() AdminResetCodeRequest_Future {
+	return AdminResetCodeRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) AdminGetAccount() AdminGetAccountRequest_Future {
+	return AdminGetAccountRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) AdminSetDisabled() AdminSetDisabledRequest_Future {
+	return AdminSetDisabledRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) AdminRevokeDevice() AdminRevokeDeviceRequest_Future {
+	return AdminRevokeDeviceRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) AdminEndSessions() AdminEndSessionsRequest_Future {
+	return AdminEndSessionsRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) AdminDeleteAccount() AdminDeleteAccountRequest_Future {
+	return AdminDeleteAccountRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) AdminExportAudit() AdminExportAuditRequest_Future {
+	return AdminExportAuditRequest_Future{Future: p.Future.Field(0, nil)}
+}
 
 type Response capnp.Struct
 type Response_Which uint16
@@ -986,10 +1838,17 @@ const (
 	Response_Which_createGroup      Response_Which = 11
 	Response_Which_enqueue          Response_Which = 12
 	Response_Which_subscribe        Response_Which = 13
+	Response_Which_recover          Response_Which = 14
+	Response_Which_deviceList       Response_Which = 15
+	Response_Which_deviceLink       Response_Which = 16
+	Response_Which_exportPage       Response_Which = 17
+	Response_Which_adminSession     Response_Which = 18
+	Response_Which_codes            Response_Which = 19
+	Response_Which_adminAccount     Response_Which = 20
 )
 
 func (w Response_Which) String() string {
-	const s = "donehellosignupStartsessionloginStartloginFinishauthenticatekeyPackageStatusclaimKeyPackagesaccountchannelcreateGroupenqueuesubscribe"
+	const s = "donehellosignupStartsessionloginStartloginFinishauthenticatekeyPackageStatusclaimKeyPackagesaccountchannelcreateGroupenqueuesubscriberecoverdeviceListdeviceLinkexportPageadminSessioncodesadminAccount"
 	switch w {
 	case Response_Which_done:
 		return s[0:4]
@@ -1019,6 +1878,20 @@ func (w Response_Which) String() string {
 		return s[117:124]
 	case Response_Which_subscribe:
 		return s[124:133]
+	case Response_Which_recover:
+		return s[133:140]
+	case Response_Which_deviceList:
+		return s[140:150]
+	case Response_Which_deviceLink:
+		return s[150:160]
+	case Response_Which_exportPage:
+		return s[160:170]
+	case Response_Which_adminSession:
+		return s[170:182]
+	case Response_Which_codes:
+		return s[182:187]
+	case Response_Which_adminAccount:
+		return s[187:199]
 
 	}
 	return "Response_Which(" + strconv.FormatUint(uint64(w), 10) + ")"
@@ -1494,6 +2367,230 @@ func (s Response) NewSubscribe() (SubscribeResponse, error) {
 	return ss, err
 }
 
+func (s Response) Recover() (RecoverResponse, error) {
+	if capnp.Struct(s).Uint16(0) != 14 {
+		panic("Which() != recover")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return RecoverResponse(p.Struct()), err
+}
+
+func (s Response) HasRecover() bool {
+	if capnp.Struct(s).Uint16(0) != 14 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Response) SetRecover(v RecoverResponse) error {
+	capnp.Struct(s).SetUint16(0, 14)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewRecover sets the recover field to a newly
+// allocated RecoverResponse struct, preferring placement in s's segment.
+func (s Response) NewRecover() (RecoverResponse, error) {
+	capnp.Struct(s).SetUint16(0, 14)
+	ss, err := NewRecoverResponse(capnp.Struct(s).Segment())
+	if err != nil {
+		return RecoverResponse{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Response) DeviceList() (DeviceList, error) {
+	if capnp.Struct(s).Uint16(0) != 15 {
+		panic("Which() != deviceList")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return DeviceList(p.Struct()), err
+}
+
+func (s Response) HasDeviceList() bool {
+	if capnp.Struct(s).Uint16(0) != 15 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Response) SetDeviceList(v DeviceList) error {
+	capnp.Struct(s).SetUint16(0, 15)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewDeviceList sets the deviceList field to a newly
+// allocated DeviceList struct, preferring placement in s's segment.
+func (s Response) NewDeviceList() (DeviceList, error) {
+	capnp.Struct(s).SetUint16(0, 15)
+	ss, err := NewDeviceList(capnp.Struct(s).Segment())
+	if err != nil {
+		return DeviceList{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Response) DeviceLink() (DeviceLink, error) {
+	if capnp.Struct(s).Uint16(0) != 16 {
+		panic("Which() != deviceLink")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return DeviceLink(p.Struct()), err
+}
+
+func (s Response) HasDeviceLink() bool {
+	if capnp.Struct(s).Uint16(0) != 16 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Response) SetDeviceLink(v DeviceLink) error {
+	capnp.Struct(s).SetUint16(0, 16)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewDeviceLink sets the deviceLink field to a newly
+// allocated DeviceLink struct, preferring placement in s's segment.
+func (s Response) NewDeviceLink() (DeviceLink, error) {
+	capnp.Struct(s).SetUint16(0, 16)
+	ss, err := NewDeviceLink(capnp.Struct(s).Segment())
+	if err != nil {
+		return DeviceLink{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Response) ExportPage() (ExportPage, error) {
+	if capnp.Struct(s).Uint16(0) != 17 {
+		panic("Which() != exportPage")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return ExportPage(p.Struct()), err
+}
+
+func (s Response) HasExportPage() bool {
+	if capnp.Struct(s).Uint16(0) != 17 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Response) SetExportPage(v ExportPage) error {
+	capnp.Struct(s).SetUint16(0, 17)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewExportPage sets the exportPage field to a newly
+// allocated ExportPage struct, preferring placement in s's segment.
+func (s Response) NewExportPage() (ExportPage, error) {
+	capnp.Struct(s).SetUint16(0, 17)
+	ss, err := NewExportPage(capnp.Struct(s).Segment())
+	if err != nil {
+		return ExportPage{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Response) AdminSession() (AdminSession, error) {
+	if capnp.Struct(s).Uint16(0) != 18 {
+		panic("Which() != adminSession")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return AdminSession(p.Struct()), err
+}
+
+func (s Response) HasAdminSession() bool {
+	if capnp.Struct(s).Uint16(0) != 18 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Response) SetAdminSession(v AdminSession) error {
+	capnp.Struct(s).SetUint16(0, 18)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewAdminSession sets the adminSession field to a newly
+// allocated AdminSession struct, preferring placement in s's segment.
+func (s Response) NewAdminSession() (AdminSession, error) {
+	capnp.Struct(s).SetUint16(0, 18)
+	ss, err := NewAdminSession(capnp.Struct(s).Segment())
+	if err != nil {
+		return AdminSession{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Response) Codes() (Codes, error) {
+	if capnp.Struct(s).Uint16(0) != 19 {
+		panic("Which() != codes")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return Codes(p.Struct()), err
+}
+
+func (s Response) HasCodes() bool {
+	if capnp.Struct(s).Uint16(0) != 19 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Response) SetCodes(v Codes) error {
+	capnp.Struct(s).SetUint16(0, 19)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewCodes sets the codes field to a newly
+// allocated Codes struct, preferring placement in s's segment.
+func (s Response) NewCodes() (Codes, error) {
+	capnp.Struct(s).SetUint16(0, 19)
+	ss, err := NewCodes(capnp.Struct(s).Segment())
+	if err != nil {
+		return Codes{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Response) AdminAccount() (AdminAccount, error) {
+	if capnp.Struct(s).Uint16(0) != 20 {
+		panic("Which() != adminAccount")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return AdminAccount(p.Struct()), err
+}
+
+func (s Response) HasAdminAccount() bool {
+	if capnp.Struct(s).Uint16(0) != 20 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Response) SetAdminAccount(v AdminAccount) error {
+	capnp.Struct(s).SetUint16(0, 20)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewAdminAccount sets the adminAccount field to a newly
+// allocated AdminAccount struct, preferring placement in s's segment.
+func (s Response) NewAdminAccount() (AdminAccount, error) {
+	capnp.Struct(s).SetUint16(0, 20)
+	ss, err := NewAdminAccount(capnp.Struct(s).Segment())
+	if err != nil {
+		return AdminAccount{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
 // Response_List is a list of Response.
 type Response_List = capnp.StructList[Response]
 
@@ -1548,6 +2645,27 @@ func (p Response_Future) Enqueue() EnqueueResponse_Future {
 }
 func (p Response_Future) Subscribe() SubscribeResponse_Future {
 	return SubscribeResponse_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Response_Future) Recover() RecoverResponse_Future {
+	return RecoverResponse_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Response_Future) DeviceList() DeviceList_Future {
+	return DeviceList_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Response_Future) DeviceLink() DeviceLink_Future {
+	return DeviceLink_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Response_Future) ExportPage() ExportPage_Future {
+	return ExportPage_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Response_Future) AdminSession() AdminSession_Future {
+	return AdminSession_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Response_Future) Codes() Codes_Future {
+	return Codes_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Response_Future) AdminAccount() AdminAccount_Future {
+	return AdminAccount_Future{Future: p.Future.Field(0, nil)}
 }
 
 type Push capnp.Struct

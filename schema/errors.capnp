@@ -36,6 +36,10 @@ enum ErrorCode {
   invalidCursor @28;        # An acknowledgement beyond the channel's end, or of another restore epoch.
   deviceRevoked @29;        # The device was revoked.
   reusedToken @30;          # A spent refresh token came back: its session is revoked, log in again.
+  signupClosed @31;         # The cell takes no new accounts.
+  invalidInvitation @32;    # The cell takes new accounts by invitation, and this is none, or was used, or has expired.
+  accountDisabled @33;      # The cell's admin has disabled the account.
+  linkExpired @34;          # There is no such link of a new device, or its time is over: start another.
 }
 
 struct Error {

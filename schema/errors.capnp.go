@@ -45,6 +45,10 @@ const (
 	ErrorCode_invalidCursor         ErrorCode = 28
 	ErrorCode_deviceRevoked         ErrorCode = 29
 	ErrorCode_reusedToken           ErrorCode = 30
+	ErrorCode_signupClosed          ErrorCode = 31
+	ErrorCode_invalidInvitation     ErrorCode = 32
+	ErrorCode_accountDisabled       ErrorCode = 33
+	ErrorCode_linkExpired           ErrorCode = 34
 )
 
 // String returns the enum's constant name.
@@ -112,6 +116,14 @@ func (c ErrorCode) String() string {
 		return "deviceRevoked"
 	case ErrorCode_reusedToken:
 		return "reusedToken"
+	case ErrorCode_signupClosed:
+		return "signupClosed"
+	case ErrorCode_invalidInvitation:
+		return "invalidInvitation"
+	case ErrorCode_accountDisabled:
+		return "accountDisabled"
+	case ErrorCode_linkExpired:
+		return "linkExpired"
 
 	default:
 		return ""
@@ -184,6 +196,14 @@ func ErrorCodeFromString(c string) ErrorCode {
 		return ErrorCode_deviceRevoked
 	case "reusedToken":
 		return ErrorCode_reusedToken
+	case "signupClosed":
+		return ErrorCode_signupClosed
+	case "invalidInvitation":
+		return ErrorCode_invalidInvitation
+	case "accountDisabled":
+		return ErrorCode_accountDisabled
+	case "linkExpired":
+		return ErrorCode_linkExpired
 
 	default:
 		return 0

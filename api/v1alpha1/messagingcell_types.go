@@ -75,6 +75,12 @@ type MessagingCellSpec struct {
 	// +optional
 	Contacts ContactMode `json:"contacts,omitempty"`
 
+	// signup says who may make an account: "open" is everybody who reaches the
+	// cell, "invitation" takes an invitation for each, "closed" is nobody.
+	// +kubebuilder:default=open
+	// +optional
+	Signup SignupMode `json:"signup,omitempty"`
+
 	// database is the PostgreSQL that keeps the cell's state: secretRef for
 	// your own, or embedded for one that comes with the cell. The choice
 	// between the two is final.
@@ -102,6 +108,12 @@ type MessagingCellSpec struct {
 	// +kubebuilder:default={}
 	// +optional
 	Sessions SessionsSpec `json:"sessions,omitzero"`
+
+	// access is what clients show of themselves when they connect, and whose
+	// certificates are an admin's.
+	// +kubebuilder:default={}
+	// +optional
+	Access AccessSpec `json:"access,omitzero"`
 }
 
 // ContactMode says who may open a direct channel to whom.
@@ -112,6 +124,17 @@ type ContactMode string
 const (
 	ContactsOpen    ContactMode = "open"
 	ContactsRequest ContactMode = "request"
+)
+
+// SignupMode says who may make an account.
+// +kubebuilder:validation:Enum=open;invitation;closed
+type SignupMode string
+
+// The signup modes.
+const (
+	SignupOpen       SignupMode = "open"
+	SignupInvitation SignupMode = "invitation"
+	SignupClosed     SignupMode = "closed"
 )
 
 // MessagingCellStatus is what the operator last saw of a cell.

@@ -9,8 +9,9 @@ import (
 
 // LimitsSpec bounds what one client, one address and one replica may ask for.
 type LimitsSpec struct {
-	// requestsPerSecond is the sustained rate of requests of one account and,
-	// before it has logged in, of one client address.
+	// requestsPerSecond is the sustained rate of requests of one account, of
+	// one connection and, before it has logged in, of one client address;
+	// costly requests count for several. Each replica counts by itself.
 	// +kubebuilder:default=50
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=100000
@@ -24,8 +25,25 @@ type LimitsSpec struct {
 	// +optional
 	RequestBurst int32 `json:"requestBurst,omitempty"`
 
+	// loginsPerMinute is how many logins by password, and signups, one client
+	// address may begin, successful or not; a minute's worth may come at once.
+	// +kubebuilder:default=60
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=600000
+	// +optional
+	LoginsPerMinute int32 `json:"loginsPerMinute,omitempty"`
+
+	// lookupsPerMinute is how many accounts one account may look up by name
+	// or id; a minute's worth may come at once.
+	// +kubebuilder:default=60
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=600000
+	// +optional
+	LookupsPerMinute int32 `json:"lookupsPerMinute,omitempty"`
+
 	// connectionsPerIP is how many connections one client address may hold
-	// open to one replica.
+	// open to one replica; an IPv6 address counts by its /64. Twice as many
+	// may be made at once, and a fifth of them in each further second.
 	// +kubebuilder:default=50
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=100000
@@ -38,6 +56,16 @@ type LimitsSpec struct {
 	// +kubebuilder:validation:Maximum=1000000
 	// +optional
 	MaxConnections int32 `json:"maxConnections,omitempty"`
+
+	// handshakesBeforeRetry is how many handshakes may be under way at one
+	// replica before it asks newcomers to show that their address is theirs,
+	// which costs them a round trip. Never more than a quarter of
+	// maxConnections.
+	// +kubebuilder:default=256
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100000
+	// +optional
+	HandshakesBeforeRetry int32 `json:"handshakesBeforeRetry,omitempty"`
 
 	// maxPayloadBytes is the longest message in bytes, after encryption. It
 	// can be lowered from 5 MiB, not raised.
@@ -56,7 +84,8 @@ type LimitsSpec struct {
 	MaxInFlightPerDevice int32 `json:"maxInFlightPerDevice,omitempty"`
 
 	// trustedRanges are address ranges (CIDR) that the limits per address do
-	// not apply to, such as that of a proxy which many people share.
+	// not apply to, such as that of a proxy which many people share, or of a
+	// load test.
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=43
 	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="is not an address range; write one such as 10.0.0.0/8 or 2001:db8::/32"
@@ -94,6 +123,15 @@ type RetentionSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}h)?([0-9]{1,7}m)?([0-9]{1,9}s)?$') && size(self) > 0 && duration(self) >= duration('1h') && duration(self) <= duration('8760h')",message="is not a duration from 1h to 8760h; write hours, minutes or seconds, such as 720h for 30 days"
 	// +optional
 	Inbox metav1.Duration `json:"inbox,omitzero"`
+
+	// audit is how long the audit log is kept, from 24h to 87600h (10 years).
+	// A daily Job removes what is older; what remains can still be verified.
+	// +kubebuilder:default="9600h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}h)?([0-9]{1,7}m)?([0-9]{1,9}s)?$') && size(self) > 0 && duration(self) >= duration('24h') && duration(self) <= duration('87600h')",message="is not a duration from 24h to 87600h; write hours, minutes or seconds, such as 9600h for 400 days"
+	// +optional
+	Audit metav1.Duration `json:"audit,omitzero"`
 
 	// history keeps messages until messages has passed. When false, a message
 	// is deleted as soon as every device of its channel has it.
@@ -153,4 +191,13 @@ type SessionsSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}h)?([0-9]{1,7}m)?([0-9]{1,9}s)?$') && size(self) > 0 && duration(self) >= duration('1h') && duration(self) <= duration('8760h')",message="is not a duration from 1h to 8760h; write hours, minutes or seconds, such as 720h for 30 days"
 	// +optional
 	RefreshTokenTTL metav1.Duration `json:"refreshTokenTTL,omitzero"`
+
+	// maxAge is how long a device stays logged in at most, however much it is
+	// used, from 1h to 87600h (10 years).
+	// +kubebuilder:default="2160h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}h)?([0-9]{1,7}m)?([0-9]{1,9}s)?$') && size(self) > 0 && duration(self) >= duration('1h') && duration(self) <= duration('87600h')",message="is not a duration from 1h to 87600h; write hours, minutes or seconds, such as 2160h for 90 days"
+	// +optional
+	MaxAge metav1.Duration `json:"maxAge,omitzero"`
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"quicproquo.dev/cell/audit"
 	"quicproquo.dev/cell/identity"
 	"quicproquo.dev/cell/mlspolicy"
 	"quicproquo.dev/cell/policy"
@@ -32,12 +33,16 @@ type Service struct {
 	prepare  func(string) (string, error)
 	announce Announcer
 	now      func() time.Time
+	audit    audit.Sink // audit.Discard until Audit.
 }
 
 // New returns a Service; prepare is how account names are compared.
 func New(s *store.Store, p func() *policy.Policy, prepare func(string) (string, error), a Announcer, now func() time.Time) *Service {
-	return &Service{s, p, prepare, a, now}
+	return &Service{s, p, prepare, a, now, audit.Discard}
 }
+
+// Audit has what is refused told to sink. Call it before the Service is used.
+func (s *Service) Audit(sink audit.Sink) { s.audit = sink }
 
 // GetAccount looks an account up.
 func (s *Service) GetAccount(ctx context.Context, r *wire.GetAccountRequest) (*wire.Account, error) {
@@ -68,7 +73,9 @@ func (s *Service) OpenDM(ctx context.Context, p identity.Principal, r *wire.Open
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.store.DirectChannel(ctx, p.AccountID, r.AccountID, s.now())
+	c, err := s.store.DirectChannel(ctx, p.AccountID, r.AccountID, s.now(), func(channel ids.ID) audit.Event {
+		return audit.DirectOpened(p.AccountID, p.DeviceID, r.AccountID, channel).At(s.now())
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -83,25 +90,46 @@ func (s *Service) CreateGroup(ctx context.Context, p identity.Principal, r *wire
 		return nil, err
 	}
 	if !slices.Contains(accounts, p.AccountID) {
+		s.audit.Tally(ctx, audit.ChannelDenied(p.AccountID, p.DeviceID, r.ChannelID, audit.ReasonNotMember).At(s.now()))
 		return nil, wire.Errorf(wire.CodeNotFound, "there is no channel %s that you are in", r.ChannelID)
 	}
 	group, err := mlspolicy.GroupInfo(r.GroupInfo, r.ChannelID, r.Generation, len(r.Welcomes)+1)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = s.checkMembers(ctx, p, accounts, group, r.Welcomes)
 	}
-	if err := s.checkMembers(ctx, p, accounts, group, r.Welcomes); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, s.refused(ctx, p, r, err)
 	}
 	g := s.group(p, r, group.Epoch)
-	start, err := s.store.CreateGroup(ctx, g)
+	start, err := s.store.CreateGroup(ctx, g, audit.GroupCreated(p.AccountID, p.DeviceID, r.ChannelID, r.Generation, len(group.Members)).At(g.At))
 	if errors.Is(err, store.ErrConflict) {
+		s.audit.Tally(ctx, audit.GroupRefused(p.AccountID, p.DeviceID, r.ChannelID, r.Generation, audit.ReasonConflict).At(s.now()))
 		return nil, wire.Errorf(wire.CodeGenerationConflict, "another device created a generation of this channel first; discard this group and wait for the Welcome")
+	}
+	if errors.Is(err, store.ErrRevoked) { // Meanwhile.
+		return nil, s.refused(ctx, p, r, wire.Errorf(wire.CodePermissionDenied, "a device of the group was revoked; make the group without it"))
+	}
+	if errors.Is(err, store.ErrClosed) {
+		return nil, wire.Errorf(wire.CodeNotFound, "channel %s takes no messages any more: the account at its other end was deleted", r.ChannelID).With("reason", "accountDeleted")
 	}
 	if err != nil {
 		return nil, err
 	}
 	s.tell(g, start)
 	return &wire.CreateGroupResponse{StartSeq: start}, nil
+}
+
+// refused tells of a group that was not made for what is in it, and returns why.
+func (s *Service) refused(ctx context.Context, p identity.Principal, r *wire.CreateGroupRequest, err error) error {
+	var e *wire.Error
+	if errors.As(err, &e) {
+		reason := audit.ReasonInvalidGroup
+		if e.Code == wire.CodePermissionDenied {
+			reason = audit.ReasonNotAuthorized
+		}
+		s.audit.Tally(ctx, audit.GroupRefused(p.AccountID, p.DeviceID, r.ChannelID, r.Generation, reason).At(s.now()))
+	}
+	return err
 }
 
 // checkMembers holds the group's leaves against the channel's accounts, their root keys, their devices, and the

@@ -83,7 +83,7 @@ func (l *Lane) Submit(entry *store.Append, reply func(*store.Append, error)) err
 	size := int64(len(entry.Message.Payload))
 	if l.bytes.Add(size) > laneBytes {
 		l.bytes.Add(-size)
-		return errBusy()
+		return l.busy()
 	}
 	l.metrics.EnqueueQueue.Inc()
 	select {
@@ -92,11 +92,12 @@ func (l *Lane) Submit(entry *store.Append, reply func(*store.Append, error)) err
 	default:
 		l.metrics.EnqueueQueue.Dec()
 		l.bytes.Add(-size)
-		return errBusy()
+		return l.busy()
 	}
 }
 
-func errBusy() *wire.Error {
+func (l *Lane) busy() *wire.Error {
+	l.metrics.Busy.WithLabelValues("enqueue").Inc()
 	return wire.RetryAfterf(wire.CodeBusy, busyRetry, "the cell is storing as much as it can; try again")
 }
 

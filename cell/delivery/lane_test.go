@@ -306,7 +306,7 @@ func TestAPanicInAnAnswerIsNotTheLanesEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.send(message(id(10), 1))
-		if n := testutil.ToFloat64(w.hub.metrics.Panics); n != 1 || !strings.Contains(w.log.String(), "oh") {
+		if n := testutil.ToFloat64(w.hub.metrics.Panics); n != 1 || !strings.Contains(w.log.String(), "the answer to an enqueue") {
 			t.Errorf("%v panics counted; log: %s", n, w.log)
 		}
 	})

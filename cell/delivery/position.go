@@ -97,9 +97,14 @@ func (s *Subscription) post(m *store.Message) {
 	s.mu.Lock()
 	if p, ok := s.positions[m.ChannelID]; ok {
 		p.stored = max(p.stored, m.Seq)
-		if !p.held() && len(s.mailbox) < mailboxMessages && s.mailboxSize+len(m.Payload) <= mailboxBytes {
+		room := len(s.mailbox) < mailboxMessages && s.mailboxSize+len(m.Payload) <= mailboxBytes
+		switch {
+		case p.held():
+		case room:
 			s.mailbox = append(s.mailbox, m)
 			s.mailboxSize += len(m.Payload)
+		default:
+			s.hub.metrics.MailboxFull.Inc()
 		}
 	}
 	s.mu.Unlock()

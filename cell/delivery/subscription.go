@@ -37,6 +37,7 @@ type Subscription struct {
 	credit int
 	push   Pusher
 	wake   chan struct{} // One token: something below changed.
+	noted  bool          // The client knows notices.
 	cancel context.CancelCauseFunc
 
 	// Of Run's goroutine.
@@ -62,6 +63,9 @@ func (h *Hub) Subscribe(device ids.ID, credit int, push Pusher) *Subscription {
 	s.order = []ids.ID{device}
 	return s
 }
+
+// WithNotices has notices pushed too, which are passed over otherwise. Call it before Run.
+func (s *Subscription) WithNotices() { s.noted = true }
 
 // Run pushes until ctx ends, the connection fails or a newer subscription takes over (ErrReplaced).
 func (s *Subscription) Run(ctx context.Context) error {
@@ -227,6 +231,10 @@ func (s *Subscription) holdBack(ctx context.Context, channel ids.ID, why error) 
 
 // deliver waits for credit and pushes one message.
 func (s *Subscription) deliver(ctx context.Context, m *store.Message, path string) error {
+	if m.Kind == store.MessageNotice && !s.noted {
+		s.skip(m.ChannelID, m.Seq)
+		return nil
+	}
 	size := len(m.Payload)
 	if m.SenderID == s.device {
 		size = 0
@@ -281,6 +289,7 @@ var kinds = map[store.MessageKind]wire.DeliveryKind{
 	store.MessageCommit:      wire.KindCommit,
 	store.MessageProposal:    wire.KindProposal,
 	store.MessageWelcome:     wire.KindWelcome,
+	store.MessageNotice:      wire.KindNotice,
 }
 
 func delivery(m *store.Message, prev uint64) *wire.Delivery {

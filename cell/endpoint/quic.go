@@ -7,18 +7,19 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
 
+	"quicproquo.dev/cell/limits"
 	"quicproquo.dev/cell/session"
 	"quicproquo.dev/cell/telemetry"
 	"quicproquo.dev/schema/wire"
 )
 
 const (
-	handshakePatience = 10 * time.Second
+	handshakePatience = 5 * time.Second // Without a packet; twice that in all.
+	connectionIDSize  = 8               // Bytes. Quic-go's 4 would collide, once in a while, at ten thousand connections.
 	idle              = 45 * time.Second
 	keepAlive         = 15 * time.Second
 	streamWindow      = 256 << 10
@@ -27,13 +28,26 @@ const (
 	closePatience     = 5 * time.Second // For sessions to end before their connections are cut.
 )
 
+// Keys are what endpoints share with those that come after them, or stand beside them.
+type Keys struct {
+	// Reset keys the stateless resets (RFC 9000 §10.3) by which clients of a process that died learn from its successor
+	// at the same address that their connection is gone. No two pods may share it: a packet that strays would end a
+	// connection that lives.
+	Reset quic.StatelessResetKey
+	// Token keys the tokens of Retry packets. All pods share it: the packet that brings one back may reach another.
+	Token quic.TokenGeneratorKey
+}
+
 // QUIC is the endpoint that clients connect to.
 type QUIC struct {
 	socket    *net.UDPConn
+	limits    *limits.Limiter
 	transport *quic.Transport
 	listener  *quic.Listener
 	services  *session.Services
 	metrics   *telemetry.Metrics
+
+	retried, refused lately // Of quic-go's goroutine for newcomers.
 
 	mu       sync.Mutex
 	sessions map[*session.Session]struct{}
@@ -43,13 +57,12 @@ type QUIC struct {
 	closing  func() error
 }
 
-// Listen opens the UDP address. Serve accepts. reset keys the stateless resets (RFC 9000 §10.3) by which clients of a
-// process that died learn from its successor at the same address that their connection is gone.
-func Listen(address string, c *Certificate, reset quic.StatelessResetKey, services *session.Services) (*QUIC, error) {
-	return listen(address, TLSConfig(c), reset, services)
+// Listen opens the UDP address. Serve accepts.
+func Listen(address string, c *Certificate, clients Clients, keys Keys, services *session.Services) (*QUIC, error) {
+	return listen(address, TLSConfig(c, clients), keys, services)
 }
 
-func listen(address string, config *tls.Config, reset quic.StatelessResetKey, services *session.Services) (*QUIC, error) {
+func listen(address string, config *tls.Config, keys Keys, services *session.Services) (*QUIC, error) {
 	udp, err := net.ResolveUDPAddr("udp", address)
 	if err != nil {
 		return nil, fmt.Errorf("the UDP address %q: %w", address, err)
@@ -58,11 +71,32 @@ func listen(address string, config *tls.Config, reset quic.StatelessResetKey, se
 	if err != nil {
 		return nil, fmt.Errorf("listening on UDP %s: %w", address, err)
 	}
-	q := &QUIC{socket: socket, services: services, metrics: services.Metrics, sessions: map[*session.Session]struct{}{}}
+	q := &QUIC{socket: socket, limits: services.Limits, services: services, metrics: services.Metrics, sessions: map[*session.Session]struct{}{}}
 	q.closing = sync.OnceValue(q.close)
-	// The bare socket: wrapped, quic-go loses segmentation offload.
-	q.transport = &quic.Transport{Conn: socket, StatelessResetKey: &reset, ConnContext: q.watchHandshake}
-	settings := &quic.Config{
+	q.transport = q.newTransport(keys)
+	settings := settings()
+	if q.listener, err = q.transport.Listen(config, settings); err != nil {
+		return nil, errors.Join(err, q.transport.Close(), socket.Close())
+	}
+	return q, nil
+}
+
+// newTransport has newcomers judged before they cost a handshake.
+func (q *QUIC) newTransport(keys Keys) *quic.Transport {
+	return &quic.Transport{
+		Conn:                q.socket, // The bare socket: wrapped, quic-go loses segmentation offload.
+		ConnectionIDLength:  connectionIDSize,
+		StatelessResetKey:   &keys.Reset,
+		TokenGeneratorKey:   &keys.Token,
+		MaxTokenAge:         time.Nanosecond, // Of a token from an earlier connection: see admit.
+		VerifySourceAddress: q.needsRetry,
+		ConnContext:         q.admit,
+	}
+}
+
+func settings() *quic.Config {
+	c := &quic.Config{
+		Versions:                       []quic.Version{quic.Version1},
 		HandshakeIdleTimeout:           handshakePatience,
 		MaxIdleTimeout:                 idle,
 		KeepAlivePeriod:                keepAlive,
@@ -71,27 +105,8 @@ func listen(address string, config *tls.Config, reset quic.StatelessResetKey, se
 		InitialConnectionReceiveWindow: connectionWindow,
 		MaxConnectionReceiveWindow:     2 * maxStreamWindow,
 	}
-	session.Configure(settings)
-	if q.listener, err = q.transport.Listen(config, settings); err != nil {
-		return nil, errors.Join(err, q.transport.Close(), socket.Close())
-	}
-	return q, nil
-}
-
-// handshake is one connection's, from its first packet on.
-type handshake struct{ done atomic.Bool }
-
-type handshakeKey struct{}
-
-// watchHandshake counts connections that end before they are accepted.
-func (q *QUIC) watchHandshake(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
-	h := &handshake{}
-	context.AfterFunc(ctx, func() {
-		if !h.done.Load() {
-			q.metrics.Handshakes.WithLabelValues("failed").Inc()
-		}
-	})
-	return context.WithValue(ctx, handshakeKey{}, h), nil
+	session.Configure(c)
+	return c
 }
 
 // Addr is the address that is listened on.
@@ -113,10 +128,10 @@ func (q *QUIC) Serve(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("accepting connections: %w", err)
 		}
-		if h, ok := conn.Context().Value(handshakeKey{}).(*handshake); ok {
-			h.done.Store(true)
+		if !q.completed(conn) {
+			q.running.Go(func() { _ = conn.CloseWithError(session.CloseFull, "too many connections from your address") })
+			continue
 		}
-		q.metrics.Handshakes.WithLabelValues("ok").Inc()
 		s := session.New(q.services, conn)
 		q.register(s)
 		q.running.Go(func() {

@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"go.uber.org/goleak"
 
+	"quicproquo.dev/cell/limits"
 	"quicproquo.dev/cell/policy"
 	"quicproquo.dev/cell/session"
 	"quicproquo.dev/cell/store"
@@ -26,7 +29,12 @@ import (
 	"quicproquo.dev/schema/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(clientsEnv) != "" {
+		os.Exit(clients())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const patience = 20 * time.Second // Before a test has failed.
 
@@ -36,6 +44,7 @@ type cell struct {
 	ca      *pki.CA
 	dir     string
 	cert    *Certificate
+	clients Clients
 	metrics *telemetry.Metrics
 }
 
@@ -43,9 +52,12 @@ type cell struct {
 type tweak struct {
 	suites       []uint16 // Instead of Suites.
 	authPatience time.Duration
+	policy       func(*policy.Limits)
+	asked        *atomic.Int64 // Counts how often the certificate is asked for.
+	clients      func(*cell) Clients
 }
 
-func makeCell(t *testing.T, x tweak) *cell {
+func makeCell(t testing.TB, x tweak) *cell {
 	t.Helper()
 	ca, err := pki.NewCA("test", time.Now(), time.Hour)
 	must(t, err)
@@ -54,13 +66,27 @@ func makeCell(t *testing.T, x tweak) *cell {
 	c.cert, err = LoadCertificate(c.path("tls.crt"), c.path("tls.key"))
 	must(t, err)
 	rules := policy.Default()
-	services := &session.Services{Cell: store.Cell{ID: ids.New()}, Policy: func() *policy.Policy { return rules }, Metrics: c.metrics,
-		Log: slog.New(slog.DiscardHandler), Now: time.Now, Server: "test", AuthPatience: x.authPatience}
-	config := TLSConfig(c.cert)
-	if x.suites != nil {
-		config = tlsConfig(c.cert, x.suites)
+	if x.policy != nil {
+		x.policy(&rules.Limits)
 	}
-	c.QUIC, err = listen("127.0.0.1:0", config, quic.StatelessResetKey{1}, services)
+	services := &session.Services{Cell: store.Cell{ID: ids.New()}, Policy: func() *policy.Policy { return rules }, Metrics: c.metrics,
+		Limits: limits.New(func() *policy.Policy { return rules }, time.Now), Logins: session.NewLoginGate(), Log: slog.New(slog.DiscardHandler), Now: time.Now, Server: "test", AuthPatience: x.authPatience}
+	c.clients = NoClients()
+	if x.clients != nil {
+		c.clients = x.clients(c)
+	}
+	config := TLSConfig(c.cert, c.clients)
+	if x.suites != nil {
+		config = tlsConfig(c.cert, c.clients, x.suites)
+	}
+	if x.asked != nil {
+		get := config.GetCertificate
+		config.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			x.asked.Add(1)
+			return get(h)
+		}
+	}
+	c.QUIC, err = listen("127.0.0.1:0", config, Keys{Reset: quic.StatelessResetKey{1}}, services)
 	must(t, err)
 	served := make(chan error, 1)
 	go func() { served <- c.Serve(context.Background()) }()
@@ -73,7 +99,7 @@ func makeCell(t *testing.T, x tweak) *cell {
 
 func (c *cell) path(name string) string { return filepath.Join(c.dir, name) }
 
-func (c *cell) issue(t *testing.T) {
+func (c *cell) issue(t testing.TB) {
 	t.Helper()
 	cert, key, err := c.ca.IssueServer([]string{"127.0.0.1"}, time.Now(), time.Hour)
 	must(t, err)
@@ -81,19 +107,21 @@ func (c *cell) issue(t *testing.T) {
 	must(t, os.WriteFile(c.path("tls.key"), key, 0o600))
 }
 
-func must(t *testing.T, err error) {
+func mustPrefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (c *cell) dial(t *testing.T, change func(*tls.Config)) (*quic.Conn, error) {
+func (c *cell) dial(t testing.TB, change func(*tls.Config)) (*quic.Conn, error) {
 	t.Helper()
 	return c.dialWithin(t, patience, change)
 }
 
-func (c *cell) dialWithin(t *testing.T, patience time.Duration, change func(*tls.Config)) (*quic.Conn, error) {
+func (c *cell) dialWithin(t testing.TB, patience time.Duration, change func(*tls.Config)) (*quic.Conn, error) {
 	t.Helper()
 	roots := x509.NewCertPool()
 	roots.AddCert(c.ca.Certificate())
@@ -101,7 +129,7 @@ func (c *cell) dialWithin(t *testing.T, patience time.Duration, change func(*tls
 	if change != nil {
 		change(config)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 	defer cancel()
 	conn, err := quic.DialAddr(ctx, c.Addr().String(), config, nil)
 	if err == nil {
@@ -368,7 +396,7 @@ func TestListenRefusals(t *testing.T) {
 	t.Parallel()
 	c := makeCell(t, tweak{})
 	for address, want := range map[string]string{"nowhere": "UDP address", c.Addr().String(): "listening on UDP"} {
-		q, err := Listen(address, c.cert, quic.StatelessResetKey{}, &session.Services{Metrics: c.metrics})
+		q, err := Listen(address, c.cert, NoClients(), Keys{}, &session.Services{Metrics: c.metrics})
 		if err == nil {
 			_ = q.Close()
 		}

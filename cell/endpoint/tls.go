@@ -51,17 +51,19 @@ func (c *Certificate) Reload() error {
 	return nil
 }
 
-// TLSConfig is TLS 1.3 only, hybrid key exchange preferred, ALPN required.
-func TLSConfig(c *Certificate) *tls.Config { return tlsConfig(c, Suites()) }
+// TLSConfig is TLS 1.3 only, hybrid key exchange preferred, ALPN required, client certificates as clients says.
+func TLSConfig(c *Certificate, clients Clients) *tls.Config { return tlsConfig(c, clients, Suites()) }
 
-func tlsConfig(c *Certificate, suites []uint16) *tls.Config {
-	return &tls.Config{
+func tlsConfig(c *Certificate, clients Clients, suites []uint16) *tls.Config {
+	base := &tls.Config{
 		MinVersion:       tls.VersionTLS13,
 		NextProtos:       []string{ALPN},
 		CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.X25519},
 		GetCertificate:   func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current.Load(), nil },
 		VerifyConnection: func(s tls.ConnectionState) error { return verifyConnection(s, suites) },
 	}
+	base.GetConfigForClient = (&asking{Clients: clients, base: base}).configFor
+	return base
 }
 
 func verifyConnection(s tls.ConnectionState, suites []uint16) error {

@@ -7,13 +7,15 @@ package identity
 import (
 	"bytes"
 	"context"
-	"crypto/subtle"
+	"crypto/ed25519"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/bytemare/opaque"
 
+	"quicproquo.dev/cell/audit"
 	"quicproquo.dev/cell/policy"
 	"quicproquo.dev/cell/store"
 	"quicproquo.dev/internal/cellkeys"
@@ -26,43 +28,83 @@ import (
 // Service answers the calls of schema/auth.capnp. It is safe for concurrent use.
 type Service struct {
 	store  *store.Store
-	opaque *opaque.Server
-	fake   *opaque.ClientRecord // Answers for names that do not exist.
+	form   *opaque.Deserializer // Of OPAQUE messages.
+	opaque *opaqueKeys
+	decoy  *store.Decoy      // Answers for names that do not exist.
+	nobody ed25519.PublicKey // No device has this key.
 	tokens tokens
 	policy func() *policy.Policy
 	now    func() time.Time
 	log    *slog.Logger
+	audit  audit.Sink // audit.Discard until Audit.
+
+	revocations Revocations
+	announce    func([]*store.Message) // Of notices.
+	deletions   chan struct{}          // Wakes RunDeletions.
 }
 
 // New returns a Service with the cell's keys.
 func New(s *store.Store, keys *cellkeys.Keys, p func() *policy.Policy, now func() time.Time, log *slog.Logger) (*Service, error) {
-	server, err := keys.OPAQUE.Server()
+	servers, err := newOPAQUEKeys(keys)
 	if err != nil {
 		return nil, err
 	}
-	// One for all: making one takes longer than finding a real one, which would show. What a client sees of it is masked anew each time.
-	fake, err := opaqueconf.Configuration().GetFakeRecord(nil)
+	form, err := opaqueconf.Configuration().Deserializer()
 	if err != nil {
 		return nil, err
 	}
-	return &Service{store: s, opaque: server, fake: fake, tokens: tokens{keys.Tokens}, policy: p, now: now, log: log}, nil
+	fake, err := fakeRecord()
+	if err != nil {
+		return nil, err
+	}
+	nobody, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{store: s, form: form, opaque: servers, decoy: s.NewDecoy(fake, make([]byte, wrappedRootSize)), nobody: nobody,
+		tokens: tokens{keys.Tokens}, policy: p, now: now, log: log, audit: audit.Discard,
+		revocations: nothingRevoked{}, announce: func([]*store.Message) {}, deletions: make(chan struct{}, 1)}, nil
 }
 
+// wrappedRootSize is how long clients make a wrapped root key (docs/protocol.md).
+const wrappedRootSize = 61
+
 // SignupStart answers an OPAQUE registration request; whether the name is free shows at SignupFinish.
-func (s *Service) SignupStart(r *wire.SignupStartRequest) (*wire.SignupStartResponse, error) {
-	name, err := prepareName(r.Name)
+func (s *Service) SignupStart(ctx context.Context, r *wire.SignupStartRequest) (*wire.SignupStartResponse, error) {
+	name, err := newName(r.Name)
 	if err != nil {
 		return nil, err
 	}
-	request, err := s.opaque.Deserialize.RegistrationRequest(r.RegistrationRequest)
+	if err := s.maySignUp(ctx, r.Invitation); err != nil {
+		return nil, err
+	}
+	return s.registration(name, r.RegistrationRequest)
+}
+
+// registration answers a registration request for a name's password.
+func (s *Service) registration(name string, b []byte) (*wire.SignupStartResponse, error) {
+	request, err := s.form.RegistrationRequest(b)
 	if err != nil {
 		return nil, notOPAQUE("registrationRequest")
 	}
-	response, err := s.opaque.RegistrationResponse(request, []byte(name), nil)
+	id, server := s.opaque.present()
+	response, err := server.RegistrationResponse(request, []byte(name), nil)
 	if err != nil {
 		return nil, err
 	}
-	return &wire.SignupStartResponse{RegistrationResponse: response.Serialize()}, nil
+	return &wire.SignupStartResponse{RegistrationResponse: response.Serialize(), OpaqueKey: id}, nil
+}
+
+// registered checks what a client registers: the record, and the cell's key it says it was made with.
+func (s *Service) registered(record []byte, key uint32, wrapped []byte) (store.Password, error) {
+	if _, err := s.form.RegistrationRecord(record); err != nil {
+		return store.Password{}, notOPAQUE("registrationRecord")
+	}
+	id, ok := s.opaque.registered(key)
+	if !ok {
+		return store.Password{}, wire.Errorf(wire.CodeInvalidArgument, "opaqueKey is none of this cell's keys; start over").With("field", "opaqueKey")
+	}
+	return store.Password{OPAQUERecord: record, OPAQUEKey: id, WrappedRootKey: wrapped}, nil
 }
 
 func notOPAQUE(field string) *wire.Error {
@@ -71,27 +113,41 @@ func notOPAQUE(field string) *wire.Error {
 
 // SignupFinish creates the account with its first device. exporter is the connection's TLS exporter.
 func (s *Service) SignupFinish(ctx context.Context, r *wire.SignupFinishRequest, exporter []byte) (*wire.Session, Principal, error) {
-	name, err := prepareName(r.Name)
+	name, err := newName(r.Name)
 	if err != nil {
 		return nil, Principal{}, err
 	}
-	if _, err := s.opaque.Deserialize.RegistrationRecord(r.RegistrationRecord); err != nil {
-		return nil, Principal{}, notOPAQUE("registrationRecord")
+	password, err := s.registered(r.RegistrationRecord, r.OpaqueKey, r.WrappedRootKey)
+	if err != nil {
+		return nil, Principal{}, err
 	}
 	cert, err := proven(r.Certificate, r.Proof, exporter)
+	if err != nil {
+		return nil, Principal{}, s.counted(ctx, audit.SignupRefused(reasonOf(err)), err)
+	}
+	invitation, by, err := s.invitation(ctx, r.Invitation)
 	if err != nil {
 		return nil, Principal{}, err
 	}
 	now := s.now()
 	session, p, out := s.newSession(cert, now)
-	err = s.store.CreateAccount(ctx, store.Account{ID: cert.AccountID, Name: name, RootKey: cert.RootKey,
-		OPAQUERecord: r.RegistrationRecord, WrappedRootKey: r.WrappedRootKey, CreatedAt: now}, device(cert, r.DeviceName, now), session)
-	if errors.Is(err, store.ErrExists) {
-		return nil, Principal{}, wire.Errorf(wire.CodeAlreadyExists, "that name is taken; choose another, or log in if it is yours").With("field", "name")
+	events := []audit.Event{audit.AccountCreated(cert.AccountID, cert.DeviceID, session.ID, by).At(now), codesSet(cert.AccountID, cert.DeviceID, r.RecoveryCodes).At(now)}
+	if invitation != nil {
+		events = append(events, audit.InviteUsed(cert.AccountID).At(now))
 	}
-	if err != nil {
+	err = s.store.CreateAccount(ctx, store.Account{ID: cert.AccountID, Name: name, RootKey: cert.RootKey,
+		OPAQUERecord: password.OPAQUERecord, OPAQUEKey: password.OPAQUEKey, WrappedRootKey: password.WrappedRootKey, CreatedAt: now,
+		Skeleton: skeleton(name), Invitation: invitation, RecoveryCodes: codesOf(r.RecoveryCodes)}, device(cert, r.DeviceName, now), session, events...)
+	switch {
+	case errors.Is(err, store.ErrExists):
+		err := wire.Errorf(wire.CodeAlreadyExists, "that name is taken, or looks like one that is; choose another, or log in if it is yours").With("field", "name")
+		return nil, Principal{}, s.counted(ctx, audit.SignupRefused(audit.ReasonNameTaken), err)
+	case errors.Is(err, store.ErrNoInvitation):
+		return nil, Principal{}, s.noInvitation(ctx)
+	case err != nil:
 		return nil, Principal{}, err
 	}
+	s.succeeded(ctx, cert.AccountID, attempt{address: s.place(ctx)})
 	s.log.InfoContext(ctx, "account created", "account", cert.AccountID, "device", cert.DeviceID)
 	return out, p, nil
 }
@@ -123,14 +179,9 @@ func (s *Service) newSession(cert *devicecert.Certificate, now time.Time) (store
 	id := ids.New()
 	refresh := newRefreshToken(id)
 	row := store.Session{ID: id, DeviceID: cert.DeviceID, RefreshHash: hashRefresh(refresh), CreatedAt: now,
-		ExpiresAt: now.Add(time.Duration(s.policy().Sessions.RefreshTokenTTL))}
-	p := Principal{AccountID: cert.AccountID, DeviceID: cert.DeviceID, SessionID: id, DeviceKey: cert.DeviceKey}
-	return row, s.withExpiry(&p, now), s.session(p, refresh, row.ExpiresAt)
-}
-
-func (s *Service) withExpiry(p *Principal, now time.Time) Principal {
-	p.ExpiresAt = now.Add(time.Duration(s.policy().Sessions.AccessTokenTTL))
-	return *p
+		ExpiresAt: s.refreshEnd(now, now)}
+	p := Principal{AccountID: cert.AccountID, DeviceID: cert.DeviceID, SessionID: id, DeviceKey: cert.DeviceKey, ExpiresAt: s.accessEnd(now, now)}
+	return row, p, s.session(p, refresh, row.ExpiresAt)
 }
 
 func (s *Service) session(p Principal, refresh []byte, refreshExpiry time.Time) *wire.Session {
@@ -140,78 +191,124 @@ func (s *Service) session(p Principal, refresh []byte, refreshExpiry time.Time) 
 // Login is a login under way on one connection: after LoginStart, and proven once LoginFinish was right.
 type Login struct {
 	account   store.Account
+	from      netip.Addr
+	server    *opaque.Server
 	clientMAC []byte
+	attempt   attempt
 	known     bool
+	skeleton  bool // The account has one.
 	proven    bool
+	provenAt  time.Time
+	code      *store.RecoveryCode // It was not a password that was proven, but this code.
 }
 
-// LoginStart answers KE1 with KE2. A name that does not exist is answered too, and fails only at LoginFinish.
-func (s *Service) LoginStart(ctx context.Context, r *wire.LoginStartRequest) (*wire.LoginStartResponse, *Login, error) {
+// LoginStart answers KE1 with KE2. A name that does not exist is answered too, and fails only at LoginFinish. exporter is
+// the connection's TLS exporter, for the proof of a device.
+func (s *Service) LoginStart(ctx context.Context, r *wire.LoginStartRequest, exporter []byte) (*wire.LoginStartResponse, *Login, error) {
 	name, err := prepareName(r.Name)
 	if err != nil {
 		return nil, nil, err
 	}
-	ke1, err := s.opaque.Deserialize.KE1(r.KE1)
+	ke1, err := s.form.KE1(r.KE1)
 	if err != nil {
 		return nil, nil, notOPAQUE("ke1")
 	}
-	account, record, known, err := s.record(ctx, name)
+	place := s.place(ctx)
+	found, err := s.store.LoginAccount(ctx, name, r.DeviceID, place, s.now(), s.decoy)
 	if err != nil {
 		return nil, nil, err
 	}
-	ke2, out, err := s.opaque.GenerateKE2(ke1, record)
+	l := &Login{account: found.Account, from: audit.AddressOf(ctx), attempt: s.attemptOf(place, name, &found, r, exporter), known: found.Exists, skeleton: found.HasSkeleton}
+	if err := s.charge(ctx, l.attempt, l.accountID()); err != nil {
+		return nil, nil, err
+	}
+	record, err := s.record(l, name)
 	if err != nil {
 		return nil, nil, err
 	}
-	return &wire.LoginStartResponse{KE2: ke2.Serialize()}, &Login{account: account, clientMAC: out.ClientMAC, known: known}, nil
+	ke2, out, err := l.server.GenerateKE2(ke1, record)
+	if err != nil {
+		return nil, nil, err
+	}
+	l.clientMAC = out.ClientMAC
+	return &wire.LoginStartResponse{KE2: ke2.Serialize()}, l, nil
 }
 
-// record returns the account's OPAQUE record, or a fake one for a name that does not exist.
-func (s *Service) record(ctx context.Context, name string) (store.Account, *opaque.ClientRecord, bool, error) {
-	account, err := s.store.AccountByName(ctx, name)
-	if errors.Is(err, store.ErrNotFound) {
-		return store.Account{}, &opaque.ClientRecord{RegistrationRecord: s.fake.RegistrationRecord, CredentialIdentifier: []byte(name)}, false, nil
+// accountID is zero when there is no such account.
+func (l *Login) accountID() ids.ID {
+	if !l.known {
+		return ids.ID{}
 	}
+	return l.account.ID
+}
+
+// record returns the account's OPAQUE record and chooses the cell's key for it. What was registered under a key that is
+// gone is of no use, and the account answers as one that does not exist.
+func (s *Service) record(l *Login, name string) (*opaque.ClientRecord, error) {
+	var ok bool
+	if l.server, ok = s.opaque.servers[l.account.OPAQUEKey]; !ok {
+		l.server, l.known = s.opaque.ofNobody(name), false
+	}
+	record, err := s.form.RegistrationRecord(l.account.OPAQUERecord)
 	if err != nil {
-		return store.Account{}, nil, false, err
+		return nil, err
 	}
-	record, err := s.opaque.Deserialize.RegistrationRecord(account.OPAQUERecord)
-	if err != nil {
-		return store.Account{}, nil, false, err
-	}
-	return account, &opaque.ClientRecord{RegistrationRecord: record, CredentialIdentifier: []byte(name)}, true, nil
+	return &opaque.ClientRecord{RegistrationRecord: record, CredentialIdentifier: []byte(name)}, nil
 }
 
 // LoginFinish checks KE3. After success the login is proven and StartSession may follow.
-func (s *Service) LoginFinish(l *Login, r *wire.LoginFinishRequest) (*wire.LoginFinishResponse, error) {
-	ke3, err := s.opaque.Deserialize.KE3(r.KE3)
+func (s *Service) LoginFinish(ctx context.Context, l *Login, r *wire.LoginFinishRequest) (*wire.LoginFinishResponse, error) {
+	ke3, err := s.form.KE3(r.KE3)
 	if err != nil {
+		s.Abandoned(l)
 		return nil, notOPAQUE("ke3")
 	}
-	if err := s.opaque.LoginFinish(ke3, l.clientMAC); err != nil || !l.known {
-		return nil, wire.Errorf(wire.CodeInvalidCredentials, "unknown name or wrong password")
+	if l.server == nil {
+		return nil, wire.Errorf(wire.CodeUnauthenticated, "loginStart comes first")
 	}
-	l.proven = true
-	return &wire.LoginFinishResponse{AccountID: l.account.ID, RootKey: l.account.RootKey, WrappedRootKey: l.account.WrappedRootKey}, nil
+	if err := l.server.LoginFinish(ke3, l.clientMAC); err != nil || !l.known {
+		reason := audit.ReasonUnknownName
+		if l.known {
+			reason = audit.ReasonWrongPassword
+		}
+		return nil, s.toldFrom(l.from, audit.LoginFailed(l.accountID(), reason), wire.Errorf(wire.CodeInvalidCredentials, "unknown name or wrong password"))
+	}
+	if l.account.Disabled {
+		return nil, s.toldFrom(l.from, audit.LoginDenied(l.account.ID, audit.ReasonAccountDisabled), ErrDisabled())
+	}
+	if err := s.toldFrom(l.from, audit.LoginSucceeded(l.account.ID), nil); err != nil {
+		return nil, err
+	}
+	s.succeeded(ctx, l.account.ID, l.attempt)
+	if !l.skeleton {
+		s.giveSkeleton(ctx, &l.account)
+	}
+	l.proven, l.provenAt = true, s.now()
+	return &wire.LoginFinishResponse{AccountID: l.account.ID, RootKey: l.account.RootKey, WrappedRootKey: l.account.WrappedRootKey,
+		SetPassword: l.outdated(s)}, nil
 }
 
 // StartSession starts a device's session after a proven login, and adds the device when the account does not have
 // it yet: the certificate must be signed by the account's root.
 func (s *Service) StartSession(ctx context.Context, l *Login, r *wire.StartSessionRequest, exporter []byte) (*wire.Session, Principal, error) {
-	if l == nil || !l.proven {
-		return nil, Principal{}, wire.Errorf(wire.CodeUnauthenticated, "log in on this connection first")
+	if err := s.mayStart(l); err != nil {
+		return nil, Principal{}, err
+	}
+	if err := s.holds(ctx, l); err != nil {
+		return nil, Principal{}, err
 	}
 	cert, err := proven(r.Certificate, r.Proof, exporter)
 	if err != nil {
-		return nil, Principal{}, err
+		return nil, Principal{}, s.refused(ctx, l.account.ID, ids.ID{}, audit.SessionRefused, err)
 	}
 	if cert.AccountID != l.account.ID || !bytes.Equal(cert.RootKey, l.account.RootKey) {
-		return nil, Principal{}, wire.Errorf(wire.CodePermissionDenied, "the certificate is not signed by this account's root key")
+		return nil, Principal{}, s.told(ctx, audit.SessionRefused(l.account.ID, ids.ID{}, audit.ReasonForeignCertificate),
+			wire.Errorf(wire.CodePermissionDenied, "the certificate is not signed by this account's root key"))
 	}
 	now := s.now()
 	session, p, out := s.newSession(cert, now)
 	if err := s.startDevice(ctx, cert, r.DeviceName, session, now); err != nil {
-		return nil, Principal{}, err
+		return nil, Principal{}, s.refused(ctx, l.account.ID, cert.DeviceID, audit.SessionRefused, err)
 	}
 	return out, p, nil
 }
@@ -228,20 +325,39 @@ func (s *Service) startDevice(ctx context.Context, cert *devicecert.Certificate,
 	case d.Revoked:
 		return errRevoked()
 	}
-	return s.store.CreateSession(ctx, session)
+	if err := s.revokedBy(s.store.CreateSession(ctx, session, audit.SessionStarted(d.AccountID, d.ID, session.ID).At(now))); err != nil {
+		return notAdded(err)
+	}
+	s.seen(ctx, &d)
+	return nil
 }
 
 func (s *Service) addDevice(ctx context.Context, cert *devicecert.Certificate, name string, session store.Session, now time.Time) error {
-	err := s.store.AddDevice(ctx, device(cert, name, now), session, wire.MaxDevices)
+	n, err := s.notice(wire.NoticeDeviceAdded, cert.AccountID, cert.DeviceID, now)
+	if err != nil {
+		return err
+	}
+	told, err := s.store.AddDevice(ctx, device(cert, name, now), session, wire.MaxDevices, &n,
+		audit.DeviceAdded(cert.AccountID, cert.DeviceID, audit.ReasonByPassword).At(now), audit.SessionStarted(cert.AccountID, cert.DeviceID, session.ID).At(now))
+	if err != nil {
+		return notAdded(err)
+	}
+	s.tell(told)
+	s.log.InfoContext(ctx, "device added", "account", cert.AccountID, "device", cert.DeviceID)
+	return nil
+}
+
+// notAdded is the answer to a device that was not added, or whose session was not started.
+func notAdded(err error) error {
 	switch {
 	case errors.Is(err, store.ErrExists): // Made at this moment by another call, or the id of something else.
 		return errDeviceTaken()
 	case errors.Is(err, store.ErrTooMany):
-		return wire.Errorf(wire.CodePermissionDenied, "the account has %d devices, and no more are taken; use one of them", wire.MaxDevices)
-	case err == nil:
-		s.log.InfoContext(ctx, "device added", "account", cert.AccountID, "device", cert.DeviceID)
+		return wire.Errorf(wire.CodePermissionDenied, "the account has %d devices, and no more are taken; revoke one, or use one of them", wire.MaxDevices)
+	case errors.Is(err, store.ErrRevoked):
+		return errRevoked()
 	}
-	return err
+	return disabled(err)
 }
 
 func errDeviceTaken() *wire.Error {
@@ -260,49 +376,60 @@ func (s *Service) Refresh(ctx context.Context, r *wire.RefreshSessionRequest, ex
 	}
 	d, err := s.store.Device(ctx, r.DeviceID)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, Principal{}, errRefresh()
+		return nil, Principal{}, s.counted(ctx, audit.RefreshRefused(ids.ID{}, ids.ID{}, audit.ReasonInvalidToken), errRefresh())
 	}
 	if err != nil {
 		return nil, Principal{}, err
 	}
 	if d.Revoked {
-		return nil, Principal{}, errRevoked()
+		return nil, Principal{}, s.counted(ctx, audit.RefreshRefused(d.AccountID, d.ID, audit.ReasonDeviceRevoked), errRevoked())
 	}
 	if !devicecert.VerifyProof(d.Key, exporter, r.Proof) {
-		return nil, Principal{}, errProof()
+		return nil, Principal{}, s.counted(ctx, audit.RefreshRefused(d.AccountID, d.ID, audit.ReasonInvalidProof), errProof())
 	}
-	return s.rotate(ctx, d, r.RefreshToken)
+	if d.Disabled {
+		return nil, Principal{}, s.refused(ctx, d.AccountID, d.ID, audit.RefreshRefused, ErrDisabled())
+	}
+	out, p, err := s.rotate(ctx, d, r.RefreshToken)
+	if err == nil {
+		s.seen(ctx, &d)
+	}
+	return out, p, err
 }
 
 func (s *Service) rotate(ctx context.Context, d store.Device, token []byte) (*wire.Session, Principal, error) {
 	now := s.now()
 	id := ids.ID(token[:ids.Size])
 	next := newRefreshToken(id)
-	var expires time.Time
-	err := s.store.UpdateSession(ctx, id, now, func(n *store.Session) (bool, error) {
-		hash := hashRefresh(token)
-		switch {
-		case n.DeviceID != d.ID || n.Revoked || !now.Before(n.ExpiresAt):
-			return false, errRefresh()
-		case subtle.ConstantTimeCompare(hash, n.RefreshHash) == 1:
-			n.PreviousHash = hash
-		case subtle.ConstantTimeCompare(hash, n.PreviousHash) == 1:
+	var expires, accessEnd time.Time
+	err := s.store.UpdateSession(ctx, id, now, func(n *store.Session) (bool, audit.Event, error) {
+		switch s.judge(n, d.ID, token, now) {
+		case tokenPresent:
+			n.PreviousHash = n.RefreshHash
+		case tokenPrevious: // The answer that carried the present one was lost.
+		case tokenExpired:
+			return false, audit.RefreshRefused(d.AccountID, d.ID, audit.ReasonExpiredToken).At(now), errSessionOver()
+		case tokenReused:
+			return true, audit.SessionRevoked(audit.ByCell(), d.AccountID, d.ID, id, audit.ReasonReusedToken).At(now),
+				wire.Errorf(wire.CodeReusedToken, "that refresh token was used before; the session is revoked, log in again")
 		default:
-			return true, wire.Errorf(wire.CodeReusedToken, "that refresh token was used before; the session is revoked, log in again")
+			return false, audit.RefreshRefused(d.AccountID, d.ID, audit.ReasonInvalidToken).At(now), errRefresh()
 		}
 		n.RefreshHash = hashRefresh(next)
-		n.ExpiresAt = now.Add(time.Duration(s.policy().Sessions.RefreshTokenTTL))
-		expires = n.ExpiresAt
-		return false, nil
+		n.ExpiresAt = s.refreshEnd(n.CreatedAt, now)
+		expires, accessEnd = n.ExpiresAt, s.accessEnd(n.CreatedAt, now)
+		return false, audit.SessionRefreshed(d.AccountID, d.ID, id).At(now), nil
 	})
+	if wire.HasCode(err, wire.CodeReusedToken) {
+		s.revocations.Poke()
+	}
 	if errors.Is(err, store.ErrNotFound) {
-		err = errRefresh()
+		err = s.refused(ctx, d.AccountID, d.ID, audit.RefreshRefused, errRefresh())
 	}
 	if err != nil {
 		return nil, Principal{}, err
 	}
-	p := Principal{AccountID: d.AccountID, DeviceID: d.ID, SessionID: id, DeviceKey: d.Key}
-	p = s.withExpiry(&p, now)
+	p := Principal{AccountID: d.AccountID, DeviceID: d.ID, SessionID: id, DeviceKey: d.Key, ExpiresAt: accessEnd}
 	return s.session(p, next, expires), p, nil
 }
 
@@ -311,14 +438,19 @@ func errRefresh() *wire.Error {
 }
 
 // Authenticate binds an access token to the connection of exporter, without asking the database.
-func (s *Service) Authenticate(r *wire.AuthenticateRequest, exporter []byte) (Principal, error) {
+func (s *Service) Authenticate(ctx context.Context, r *wire.AuthenticateRequest, exporter []byte) (Principal, error) {
 	p, err := s.tokens.check(r.AccessToken, s.now())
-	if err != nil {
+	if err == nil && !devicecert.VerifyProof(p.DeviceKey, exporter, r.Proof) {
+		err = errProof()
+	}
+	if err == nil {
+		err = s.ended(p)
+	}
+	if err != nil { // Of an access token that is not the cell's, nothing in it is believed.
+		s.audit.Tally(ctx, audit.TokenRefused(p.AccountID, p.DeviceID, reasonOf(err)))
 		return Principal{}, err
 	}
-	if !devicecert.VerifyProof(p.DeviceKey, exporter, r.Proof) {
-		return Principal{}, errProof()
-	}
+	s.audit.Note(ctx, audit.ConnectionAuthenticated(p.AccountID, p.DeviceID, p.SessionID))
 	return p, nil
 }
 

@@ -34,21 +34,25 @@ type fixture struct {
 	mu    sync.Mutex
 	clock time.Time
 	rules *policy.Policy
+	keys  *cellkeys.Keys
+	uri   string
 }
 
-func makeService(t *testing.T) *fixture {
+func makeService(t testing.TB) *fixture {
 	t.Helper()
-	st, err := store.Open(t.Context(), store.Options{URI: pgtest.New(t), Sealer: testSealer(t)})
+	uri := pgtest.New(t)
+	st, err := store.Open(t.Context(), store.Options{URI: uri, Sealer: testSealer(t)})
 	must(t, err)
 	t.Cleanup(st.Close)
 	must(t, st.Migrate(t.Context(), slog.New(slog.DiscardHandler)))
-	f := &fixture{clock: time.Now(), rules: policy.Default()}
-	f.Service, err = New(st, cellkeys.Generate(), func() *policy.Policy { return f.rules }, f.time, slog.New(slog.DiscardHandler))
+	f := &fixture{clock: time.Now(), rules: policy.Default(), keys: cellkeys.Generate(), uri: uri}
+	must(t, st.EnsurePartitions(t.Context(), f.clock, 48*time.Hour, []time.Duration{time.Duration(f.rules.Retention.Inbox)}, time.Hour)) // For notices.
+	f.Service, err = New(st, f.keys, func() *policy.Policy { return f.rules }, f.time, slog.New(slog.DiscardHandler))
 	must(t, err)
 	return f
 }
 
-func testSealer(t *testing.T) *store.Sealer {
+func testSealer(t testing.TB) *store.Sealer {
 	t.Helper()
 	s, err := store.NewSealer([]store.SealingKey{{ID: 1, Key: make([]byte, store.SealingKeySize)}}, make([]byte, store.SealingKeySize))
 	must(t, err)
@@ -112,7 +116,7 @@ func (f *fixture) signup(ctx context.Context, p *person) (*wire.Session, error) 
 	if err != nil {
 		return nil, err
 	}
-	answer, err := f.SignupStart(&wire.SignupStartRequest{Name: p.name, RegistrationRequest: request.Serialize()})
+	answer, err := f.SignupStart(ctx, &wire.SignupStartRequest{Name: p.name, RegistrationRequest: request.Serialize()})
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +143,7 @@ func (f *fixture) loginStart(t *testing.T, name, password string) (*opaque.Clien
 	must(t, err)
 	ke1, err := client.GenerateKE1([]byte(password))
 	must(t, err)
-	answer, login, err := f.LoginStart(t.Context(), &wire.LoginStartRequest{Name: name, KE1: ke1.Serialize()})
+	answer, login, err := f.LoginStart(t.Context(), &wire.LoginStartRequest{Name: name, KE1: ke1.Serialize()}, exporter)
 	must(t, err)
 	return client, answer, login
 }
@@ -151,7 +155,7 @@ func (f *fixture) login(t *testing.T, p *person) *Login {
 	must(t, err)
 	ke3, _, _, err := client.GenerateKE3(ke2, nil, nil, quickly())
 	must(t, err)
-	out, err := f.LoginFinish(login, &wire.LoginFinishRequest{KE3: ke3.Serialize()})
+	out, err := f.LoginFinish(t.Context(), login, &wire.LoginFinishRequest{KE3: ke3.Serialize()})
 	must(t, err)
 	if out.AccountID != p.cert.AccountID || string(out.WrappedRootKey) != "wrapped" {
 		t.Fatalf("%+v", out)
@@ -176,7 +180,7 @@ func TestUnknownNamesAnswerAsKnownOnes(t *testing.T) {
 		}
 		answers[name] = [2][]byte{one.KE2, two.KE2}
 		for _, l := range []*Login{l1, l2} {
-			_, err := f.LoginFinish(l, &wire.LoginFinishRequest{KE3: bytes.Repeat([]byte{1}, 64)})
+			_, err := f.LoginFinish(t.Context(), l, &wire.LoginFinishRequest{KE3: bytes.Repeat([]byte{1}, 64)})
 			if !wire.HasCode(err, wire.CodeInvalidCredentials) {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -202,7 +206,7 @@ func TestNoKE3OpensAnUnknownName(t *testing.T) {
 	t.Parallel()
 	f := makeService(t)
 	_, _, login := f.loginStart(t, "nobody", "password")
-	if _, err := f.LoginFinish(login, &wire.LoginFinishRequest{KE3: login.clientMAC}); !wire.HasCode(err, wire.CodeInvalidCredentials) {
+	if _, err := f.LoginFinish(t.Context(), login, &wire.LoginFinishRequest{KE3: login.clientMAC}); !wire.HasCode(err, wire.CodeInvalidCredentials) {
 		t.Errorf("even the right MAC of the fake record: %v", err)
 	}
 	if login.proven {
@@ -216,13 +220,13 @@ func TestMessagesThatAreNoOPAQUE(t *testing.T) {
 	ctx := t.Context()
 	for _, n := range []int{0, 1, 31, 33, 95, 97, 1024} {
 		junk := bytes.Repeat([]byte{0xff}, n)
-		_, err := f.SignupStart(&wire.SignupStartRequest{Name: "x", RegistrationRequest: junk})
+		_, err := f.SignupStart(t.Context(), &wire.SignupStartRequest{Name: "x", RegistrationRequest: junk})
 		wantField(t, err, "registrationRequest")
-		_, _, err = f.LoginStart(ctx, &wire.LoginStartRequest{Name: "x", KE1: junk})
+		_, _, err = f.LoginStart(ctx, &wire.LoginStartRequest{Name: "x", KE1: junk}, exporter)
 		wantField(t, err, "ke1")
 		_, _, err = f.SignupFinish(ctx, &wire.SignupFinishRequest{Name: "x", RegistrationRecord: junk}, exporter)
 		wantField(t, err, "registrationRecord")
-		_, err = f.LoginFinish(&Login{}, &wire.LoginFinishRequest{KE3: junk})
+		_, err = f.LoginFinish(t.Context(), &Login{}, &wire.LoginFinishRequest{KE3: junk})
 		wantField(t, err, "ke3")
 	}
 }
@@ -327,15 +331,19 @@ type refresher struct {
 	spent    int      // Index of the newest one that was used.
 	revoked  bool
 	lastUsed time.Time
+	ends     time.Time // However often it is used.
 }
 
 // verdict is what becomes of token i, by the rules of docs/protocol.md.
 func (r *refresher) verdict(i int, now time.Time, ttl time.Duration) wire.Code {
-	present := len(r.tokens) - 1
+	known := i == len(r.tokens)-1 || i == r.spent
+	over := !now.Before(r.lastUsed.Add(ttl)) || !now.Before(r.ends)
 	switch {
-	case r.revoked || !now.Before(r.lastUsed.Add(ttl)):
+	case over && known:
+		return wire.CodeExpiredToken
+	case over, r.revoked:
 		return wire.CodeInvalidToken
-	case i == present, i == r.spent:
+	case known:
 		return 0
 	default:
 		r.revoked = true
@@ -356,7 +364,7 @@ func TestRefreshRotation(t *testing.T) {
 			rt.Fatal(err)
 		}
 		ttl := time.Duration(f.rules.Sessions.RefreshTokenTTL)
-		r := &refresher{tokens: [][]byte{session.RefreshToken}, spent: -1, lastUsed: f.time()}
+		r := &refresher{tokens: [][]byte{session.RefreshToken}, spent: -1, lastUsed: f.time(), ends: f.time().Add(time.Duration(f.rules.Sessions.MaxAge))}
 		for range rapid.IntRange(1, 8).Draw(rt, "steps") {
 			f.advance(time.Duration(rapid.SampledFrom([]int64{0, int64(time.Hour), int64(ttl - time.Millisecond), int64(ttl)}).Draw(rt, "wait")))
 			back := rapid.SampledFrom([]int{0, 0, 0, 1, 1, 2, 3}).Draw(rt, "back")
@@ -376,7 +384,7 @@ func TestRefreshRotation(t *testing.T) {
 				r.spent = i
 			}
 			r.tokens, r.lastUsed = append(r.tokens, next.RefreshToken), f.time()
-			if got, err := f.Authenticate(&wire.AuthenticateRequest{AccessToken: next.AccessToken, Proof: p.proof()}, exporter); err != nil || got.DeviceID != p.cert.DeviceID {
+			if got, err := f.Authenticate(t.Context(), &wire.AuthenticateRequest{AccessToken: next.AccessToken, Proof: p.proof()}, exporter); err != nil || got.DeviceID != p.cert.DeviceID {
 				rt.Fatalf("the new access token: %v", err)
 			}
 		}

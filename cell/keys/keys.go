@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"quicproquo.dev/cell/audit"
 	"quicproquo.dev/cell/identity"
 	"quicproquo.dev/cell/mlspolicy"
 	"quicproquo.dev/cell/policy"
@@ -19,11 +20,21 @@ type Service struct {
 	store  *store.Store
 	policy func() *policy.Policy
 	now    func() time.Time
+	audit  audit.Sink // audit.Discard until Audit.
 }
 
 // New returns a Service.
 func New(s *store.Store, p func() *policy.Policy, now func() time.Time) *Service {
-	return &Service{s, p, now}
+	return &Service{s, p, now, audit.Discard}
+}
+
+// Audit has what is refused told to sink. Call it before the Service is used.
+func (s *Service) Audit(sink audit.Sink) { s.audit = sink }
+
+// refused tells of KeyPackages that were not stored, and returns why.
+func (s *Service) refused(ctx context.Context, p identity.Principal, r audit.Reason, err error) error {
+	s.audit.Tally(ctx, audit.PackagesRefused(p.AccountID, p.DeviceID, r).At(s.now()))
+	return err
 }
 
 // Upload checks and stores KeyPackages of the calling device, all or none.
@@ -37,22 +48,25 @@ func (s *Service) Upload(ctx context.Context, p identity.Principal, r *wire.Uplo
 	for _, b := range r.OneTime {
 		row, err := s.check(b, p, account, false, time.Duration(rules.KeyPackageLifetime))
 		if err != nil {
-			return nil, err
+			return nil, s.refused(ctx, p, audit.ReasonInvalidPackage, err)
 		}
 		rows = append(rows, row)
 	}
 	if len(r.LastResort) > 0 {
 		row, err := s.check(r.LastResort, p, account, true, time.Duration(rules.LastResortLifetime))
 		if err != nil {
-			return nil, err
+			return nil, s.refused(ctx, p, audit.ReasonInvalidPackage, err)
 		}
 		rows = append(rows, row)
 	}
-	switch err := s.store.AddKeyPackages(ctx, p.DeviceID, rows, rules.MaxKeyPackagesPerDevice, s.now()); {
+	uploaded := audit.PackagesUploaded(p.AccountID, p.DeviceID, len(r.OneTime), len(r.LastResort) > 0).At(s.now())
+	switch err := s.store.AddKeyPackages(ctx, p.DeviceID, rows, rules.MaxKeyPackagesPerDevice, s.now(), uploaded); {
 	case errors.Is(err, store.ErrExists):
-		return nil, wire.Errorf(wire.CodeReusedKeyPackage, "one of the KeyPackages, or its init key, was uploaded before; make fresh ones")
+		return nil, s.refused(ctx, p, audit.ReasonReusedPackage,
+			wire.Errorf(wire.CodeReusedKeyPackage, "one of the KeyPackages, or its init key, was uploaded before; make fresh ones"))
 	case errors.Is(err, store.ErrTooMany):
-		return nil, wire.Errorf(wire.CodeInvalidArgument, "a device keeps at most %d one-time KeyPackages; upload fewer", rules.MaxKeyPackagesPerDevice).With("field", "oneTime")
+		return nil, s.refused(ctx, p, audit.ReasonTooMany,
+			wire.Errorf(wire.CodeInvalidArgument, "a device keeps at most %d one-time KeyPackages; upload fewer", rules.MaxKeyPackagesPerDevice).With("field", "oneTime"))
 	case err != nil:
 		return nil, err
 	}
@@ -91,7 +105,9 @@ func (s *Service) Claim(ctx context.Context, p identity.Principal, r *wire.Claim
 			return nil, err
 		}
 	}
-	claimed, err := s.store.ClaimKeyPackages(ctx, p.DeviceID, r.RequestID, r.AccountID, p.DeviceID, s.now())
+	claimed, err := s.store.ClaimKeyPackages(ctx, p.DeviceID, r.RequestID, r.AccountID, p.DeviceID, s.now(), func(all []store.KeyPackage) audit.Event {
+		return claimEvent(p, r, all).At(s.now())
+	})
 	if errors.Is(err, store.ErrExists) {
 		return nil, wire.Errorf(wire.CodeInvalidArgument, "that request id was used for another account; take a fresh one").With("field", "requestId")
 	}
@@ -99,6 +115,7 @@ func (s *Service) Claim(ctx context.Context, p identity.Principal, r *wire.Claim
 		return nil, err
 	}
 	if len(claimed) == 0 && r.AccountID != p.AccountID {
+		s.audit.Tally(ctx, audit.ClaimRefused(p.AccountID, p.DeviceID, r.AccountID, audit.ReasonNoPackage).At(s.now()))
 		return nil, wire.Errorf(wire.CodeNoKeyPackage, "that account has no KeyPackage left; try again when one of its devices has been online")
 	}
 	out := &wire.ClaimKeyPackagesResponse{}
@@ -106,4 +123,14 @@ func (s *Service) Claim(ctx context.Context, p identity.Principal, r *wire.Claim
 		out.Packages = append(out.Packages, wire.ClaimedKeyPackage{DeviceID: c.DeviceID, KeyPackage: c.Package, LastResort: c.LastResort})
 	}
 	return out, nil
+}
+
+func claimEvent(p identity.Principal, r *wire.ClaimKeyPackagesRequest, all []store.KeyPackage) audit.Event {
+	lastResort := 0
+	for _, k := range all {
+		if k.LastResort {
+			lastResort++
+		}
+	}
+	return audit.PackagesClaimed(p.AccountID, p.DeviceID, r.AccountID, len(all)-lastResort, lastResort)
 }

@@ -44,29 +44,40 @@ type field interface {
 // fields lists every leaf but history, for which absent and false differ, in
 // the order of the file.
 func (p *Policy) fields() []field {
-	l, r, m, s := &p.Limits, &p.Retention, &p.MLS, &p.Sessions
+	l, r, m, s, a := &p.Limits, &p.Retention, &p.MLS, &p.Sessions, &p.Access
 	return []field{
 		&word{"version", &p.Version, "", []string{Version}},
 		&word{"contacts", (*string)(&p.Contacts), string(ContactsOpen), []string{string(ContactsOpen), string(ContactsRequest)}},
+		&word{"signup", (*string)(&p.Signup), string(SignupOpen), []string{string(SignupOpen), string(SignupInvitation), string(SignupClosed)}},
 		&number{"limits.requestsPerSecond", &l.RequestsPerSecond, 50, 1, 100_000},
 		&number{"limits.requestBurst", &l.RequestBurst, 100, 1, 200_000},
+		&number{"limits.loginsPerMinute", &l.LoginsPerMinute, 60, 1, 600_000},
+		&number{"limits.lookupsPerMinute", &l.LookupsPerMinute, 60, 1, 600_000},
 		&number{"limits.connectionsPerIP", &l.ConnectionsPerIP, 50, 1, 100_000},
 		&number{"limits.maxConnections", &l.MaxConnections, 10_000, 1, 1_000_000},
+		&number{"limits.handshakesBeforeRetry", &l.HandshakesBeforeRetry, 256, 1, 100_000},
 		&number{"limits.maxPayloadBytes", &l.MaxPayloadBytes, MaxPayloadBytes, 16 << 10, MaxPayloadBytes},
 		&number{"limits.maxInFlightPerDevice", &l.MaxInFlightPerDevice, 256, 1, 4096},
 		&prefixes{"limits.trustedRanges", &l.TrustedRanges},
 		span("retention.messages", &r.Messages, 168, 1, 8760),
 		span("retention.dedupWindow", &r.DedupWindow, 336, 1, 2160),
 		span("retention.inbox", &r.Inbox, 720, 1, 8760),
+		span("retention.audit", &r.Audit, 9600, 24, 87600),
 		&boolean{"retention.history", &r.History},
 		&suites{"mls.suites", &m.Suites},
 		span("mls.keyPackageLifetime", &m.KeyPackageLifetime, 24, 1, 720),
 		span("mls.lastResortLifetime", &m.LastResortLifetime, 720, 24, 8760),
 		&number{"mls.maxKeyPackagesPerDevice", &m.MaxKeyPackagesPerDevice, 100, 1, 1000},
-		&duration{"sessions.accessTokenTTL", &s.AccessTokenTTL, 15 * time.Minute, time.Minute, 24 * time.Hour},
+		&duration{"sessions.accessTokenTTL", &s.AccessTokenTTL, 15 * time.Minute, time.Minute, MaxAccessTokenTTL},
 		span("sessions.refreshTokenTTL", &s.RefreshTokenTTL, 720, 1, 8760),
+		span("sessions.maxAge", &s.MaxAge, 2160, 1, 87600),
+		&word{"access.clientCertificates", (*string)(&a.ClientCertificates), string(CertificatesNone), []string{string(CertificatesNone), string(CertificatesOptional), string(CertificatesRequired)}},
+		&admins{"access.admins", &a.Admins},
 	}
 }
+
+// MaxAccessTokenTTL is the most that Sessions.AccessTokenTTL can be.
+const MaxAccessTokenTTL = 24 * time.Hour
 
 // number is a whole number in [min, max]; zero stands for the default.
 type number struct {

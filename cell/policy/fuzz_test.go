@@ -16,6 +16,9 @@ func FuzzParse(f *testing.F) {
 	f.Add(canonical)
 	f.Add([]byte("version: quicproquo.dev/policy/v1\nlimits: {trustedRanges: [10.0.0.1/8, '::/0']}\n"))
 	f.Add([]byte("version: quicproquo.dev/policy/v1\nretention: {messages: 1.5h, history: off}\n---\na: 1\n"))
+	f.Add([]byte("version: quicproquo.dev/policy/v1\nsignup: invitation\n"))
+	f.Add([]byte("version: quicproquo.dev/policy/v1\nsignup: [closed]\n"))
+	f.Add([]byte("version: quicproquo.dev/policy/v1\naccess: {clientCertificates: required, admins: [{name: b, role: auditor}, {name: a, role: cellAdmin}]}\n"))
 	f.Add([]byte("a: &a [x]\nb: *a\n\"limits.maxConnections\": 1\n"))
 	f.Add([]byte{0xff, 0xfe, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -256,6 +256,9 @@ func (p *Policy) relationFaults() []*FieldError {
 			fmt.Sprintf("write more than %s", s.AccessTokenTTL),
 		})
 	}
+	if fault := p.Access.fault(); fault != nil {
+		faults = append(faults, fault)
+	}
 	return faults
 }
 

@@ -43,6 +43,18 @@ const (
 	ContactsRequest ContactMode = "request"
 )
 
+// SignupMode says who may make an account.
+type SignupMode string
+
+const (
+	// SignupOpen lets everybody who reaches the cell make an account.
+	SignupOpen SignupMode = "open"
+	// SignupInvitation takes an invitation for each account.
+	SignupInvitation SignupMode = "invitation"
+	// SignupClosed takes no new accounts.
+	SignupClosed SignupMode = "closed"
+)
+
 // Policy is one complete, validated policy. Parse and Default return values
 // of their own, which callers treat as read-only; a Policy that nobody
 // changes is safe for concurrent use.
@@ -51,6 +63,8 @@ type Policy struct {
 	Version string `json:"version"`
 	// Contacts is who may open a direct channel. Default open.
 	Contacts ContactMode `json:"contacts"`
+	// Signup is who may make an account. Default open.
+	Signup SignupMode `json:"signup"`
 	// Limits bounds what one client, one address and one pod may ask for.
 	Limits Limits `json:"limits"`
 	// Retention is how long the server keeps what it stores.
@@ -59,31 +73,50 @@ type Policy struct {
 	MLS MLS `json:"mls"`
 	// Sessions is the lifetime of tokens.
 	Sessions Sessions `json:"sessions"`
+	// Access is what a client shows of itself in the TLS handshake, and which
+	// of them are admins.
+	Access Access `json:"access"`
 }
 
 // Limits bounds what one client, one address and one pod may ask for.
 type Limits struct {
-	// RequestsPerSecond is the sustained rate of one account and, before
-	// authentication, of one client address. Default 50, 1 to 100000.
+	// RequestsPerSecond is the sustained rate of one account, of one
+	// connection and, before authentication, of one client address; costly
+	// requests count for several. Each pod counts by itself.
+	// Default 50, 1 to 100000.
 	RequestsPerSecond int `json:"requestsPerSecond"`
 	// RequestBurst is how many requests may come at once above the sustained
 	// rate: the depth of the token bucket. Default 100, 1 to 200000.
 	RequestBurst int `json:"requestBurst"`
+	// LoginsPerMinute is how many logins by password, and signups, one client
+	// address may begin, successful or not; a minute's worth may come at once.
+	// Default 60, 1 to 600000.
+	LoginsPerMinute int `json:"loginsPerMinute"`
+	// LookupsPerMinute is how many accounts one account may look up by name or
+	// id; a minute's worth may come at once. Default 60, 1 to 600000.
+	LookupsPerMinute int `json:"lookupsPerMinute"`
 	// ConnectionsPerIP is how many connections one client address may hold
-	// open to one pod. Default 50, 1 to 100000.
+	// open to one pod; an IPv6 address counts by its /64. Twice as many may be
+	// made at once, and a fifth of them in each further second.
+	// Default 50, 1 to 100000.
 	ConnectionsPerIP int `json:"connectionsPerIP"`
 	// MaxConnections is how many connections one pod holds open.
 	// Default 10000, 1 to 1000000.
 	MaxConnections int `json:"maxConnections"`
+	// HandshakesBeforeRetry is how many handshakes may be under way at one pod
+	// before it asks newcomers to show that their address is theirs, which
+	// costs them a round trip (QUIC's Retry). Never more than a quarter of
+	// MaxConnections. Default 256, 1 to 100000.
+	HandshakesBeforeRetry int `json:"handshakesBeforeRetry"`
 	// MaxPayloadBytes is the longest MLS message that is accepted, in bytes.
 	// Default and most 5242880 (MaxPayloadBytes), least 16384.
 	MaxPayloadBytes int `json:"maxPayloadBytes"`
 	// MaxInFlightPerDevice is how many pushed messages one device may leave
 	// unacknowledged before the server stops pushing. Default 256, 1 to 4096.
 	MaxInFlightPerDevice int `json:"maxInFlightPerDevice"`
-	// TrustedRanges are client addresses exempt from the caps per address,
-	// such as those of a proxy or a NAT that many people share. Masked,
-	// sorted, without repetition. Default none.
+	// TrustedRanges are client addresses exempt from the limits per address,
+	// such as those of a proxy or a NAT that many people share, or of a load
+	// test. Masked, sorted, without repetition. Default none.
 	TrustedRanges []netip.Prefix `json:"trustedRanges"`
 }
 
@@ -99,6 +132,9 @@ type Retention struct {
 	// Inbox is how long what is addressed to a single device, such as a
 	// Welcome, waits for it. Default 720h, 1h to 8760h.
 	Inbox Duration `json:"inbox"`
+	// Audit is how long the audit log is kept; "cell audit prune" removes what
+	// is older. Default 9600h (400 days), 24h to 87600h (10 years).
+	Audit Duration `json:"audit"`
 	// History keeps messages until Messages has passed. When false a message
 	// is deleted once every member device has acknowledged it. Default true.
 	History bool `json:"history"`
@@ -127,6 +163,10 @@ type Sessions struct {
 	// RefreshTokenTTL is how long an unused refresh token can be exchanged;
 	// longer than AccessTokenTTL. Default 720h, 1h to 8760h.
 	RefreshTokenTTL Duration `json:"refreshTokenTTL"`
+	// MaxAge is how long a session lasts at most, counted from its login,
+	// however often its tokens are exchanged. Default 2160h (90 days), 1h to
+	// 87600h.
+	MaxAge Duration `json:"maxAge"`
 }
 
 // Default returns the policy of a file that states only its version.

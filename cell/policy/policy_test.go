@@ -55,32 +55,40 @@ func TestParseTakesEveryField(t *testing.T) {
 	p, err := Parse([]byte(`
 version: quicproquo.dev/policy/v1
 contacts: request
+signup: invitation
 limits:
   requestsPerSecond: 1
   requestBurst: 2
+  loginsPerMinute: 7
+  lookupsPerMinute: 8
   connectionsPerIP: 3
   maxConnections: 4
+  handshakesBeforeRetry: 9
   maxPayloadBytes: 16384
   maxInFlightPerDevice: 5
   trustedRanges: ["2001:db8::1/32", 10.1.2.3/8, 10.0.0.0/8]
-retention: {messages: 1h30m, dedupWindow: 2h, inbox: 3h, history: false}
+retention: {messages: 1h30m, dedupWindow: 2h, inbox: 3h, audit: 25h, history: false}
 mls:
   suites: [MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519]
   keyPackageLifetime: 4h
   lastResortLifetime: 25h
   maxKeyPackagesPerDevice: 6
-sessions: {accessTokenTTL: 90s, refreshTokenTTL: 5h}
+sessions: {accessTokenTTL: 90s, refreshTokenTTL: 5h, maxAge: 6h}
+access:
+  clientCertificates: optional
+  admins: [{name: "spiffe://example.org/ops", role: cellAdmin}, {role: auditor, name: José}]
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Policy{
-		Version: Version, Contacts: ContactsRequest,
-		Limits: Limits{1, 2, 3, 4, 16384, 5, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}},
+		Version: Version, Contacts: ContactsRequest, Signup: SignupInvitation,
+		Limits: Limits{1, 2, 7, 8, 3, 4, 9, 16384, 5, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}},
 		Retention: Retention{Messages: Duration(90 * time.Minute), DedupWindow: Duration(2 * time.Hour),
-			Inbox: Duration(3 * time.Hour)},
+			Inbox: Duration(3 * time.Hour), Audit: Duration(25 * time.Hour)},
 		MLS:      MLS{[]string{SuiteX25519AES128}, Duration(4 * time.Hour), Duration(25 * time.Hour), 6},
-		Sessions: Sessions{Duration(90 * time.Second), Duration(5 * time.Hour)},
+		Sessions: Sessions{Duration(90 * time.Second), Duration(5 * time.Hour), Duration(6 * time.Hour)},
+		Access:   Access{CertificatesOptional, []Admin{{"José", RoleAuditor}, {"spiffe://example.org/ops", RoleCellAdmin}}},
 	}
 	if g, w := asJSON(t, p), asJSON(t, &want); g != w {
 		t.Errorf("got\n%s\nwant\n%s", g, w)
@@ -102,9 +110,10 @@ func TestParseRefusals(t *testing.T) {
 		"after the end":      {v + "...\ncontacts: open\n", "more than one document"},
 		"too long":           {v + "#" + strings.Repeat("x", maxFileBytes), "write at most 1048576"},
 		"contacts":           {v + "contacts: closed\n", `contacts: "closed" is not known here; write open or request`},
+		"signup":             {v + "signup: request\n", `signup: "request" is not known here; write open or invitation or closed`},
 		"contacts type":      {v + "contacts: [open]\n", "contacts: a list is not a string; write open or request"},
-		"unknown section":    {v + "limit: {}\n", "limit: there is no such field; write one of version, contacts, limits, retention, mls, sessions, or remove it"},
-		"unknown field":      {v + "sessions: {ttl: 1h}\n", "sessions.ttl: there is no such field; write one of accessTokenTTL, refreshTokenTTL, or remove it"},
+		"unknown section":    {v + "limit: {}\n", "limit: there is no such field; write one of version, contacts, signup, limits, retention, mls, sessions, access, or remove it"},
+		"unknown field":      {v + "sessions: {ttl: 1h}\n", "sessions.ttl: there is no such field; write one of accessTokenTTL, refreshTokenTTL, maxAge, or remove it"},
 		"wrong case":         {v + "Contacts: open\n", "Contacts: there is no such field"},
 		"dotted key":         {v + "limits.maxConnections: 5\n", `"limits.maxConnections": there is no such field`},
 		"scalar as section":  {v + "limits: 5\n", "limits: 5 is not a section; write its fields below it"},
@@ -129,6 +138,23 @@ func TestParseRefusals(t *testing.T) {
 		"address":            {v + "limits: {trustedRanges: [10.0.0.1]}\n", `limits.trustedRanges[0]: "10.0.0.1" is not an address range; write one such as 10.0.0.0/8`},
 		"mapped range":       {v + "limits: {trustedRanges: ['::ffff:10.0.0.0/104']}\n", "is an IPv4 range in IPv6 notation"},
 		"too many ranges":    {v + "limits: {trustedRanges: [" + manyRanges(65) + "]}\n", "limits.trustedRanges: 65 ranges are too many"},
+		"audit too short":    {v + "retention: {audit: 23h}\n", "retention.audit: 23h is shorter than allowed; write a duration from 24h to 87600h, such as 9600h"},
+		"age of a session":   {v + "sessions: {maxAge: 87601h}\n", "sessions.maxAge: 87601h is longer than allowed; write a duration from 1h to 87600h, such as 2160h"},
+		"certificates":       {v + "access: {clientCertificates: yes}\n", "access.clientCertificates: true is not a string; write none or optional or required"},
+		"certificates word":  {v + "access: {clientCertificates: always}\n", `access.clientCertificates: "always" is not known here; write none or optional or required`},
+		"admins type":        {v + "access: {admins: {a: cellAdmin}}\n", "access.admins: a section is not a list; write a list of name and role"},
+		"admins item":        {v + "access: {admins: [a]}\n", `access.admins[0]: "a" is not an admin; write {name: NAME, role: cellAdmin}`},
+		"admin's field":      {v + "access: {admins: [{nam: a}]}\n", "access.admins[0].nam: there is no such field; write one of name, role"},
+		"admin's name type":  {v + "access: {admins: [{name: 1, role: auditor}]}\n", "access.admins[0].name: 1 is not a string"},
+		"admin without name": {v + "access: {clientCertificates: optional, admins: [{role: auditor}]}\n", `access.admins[0].name: "" is no name of a certificate`},
+		"admin with a blank": {v + "access: {clientCertificates: optional, admins: [{name: 'a ', role: auditor}]}\n", `access.admins[0].name: "a " is no name of a certificate`},
+		"admin unseen":       {v + "access: {clientCertificates: optional, admins: [{name: \"a\\u200b\", role: auditor}]}\n", `is no name of a certificate`},
+		"admin's long name":  {v + "access: {clientCertificates: optional, admins: [{name: " + strings.Repeat("x", 254) + ", role: auditor}]}\n", `is no name of a certificate`},
+		"admin without role": {v + "access: {clientCertificates: optional, admins: [{name: a}]}\n", `access.admins[0].role: "" is not known here; write cellAdmin or auditor`},
+		"admin's role":       {v + "access: {clientCertificates: optional, admins: [{name: a, role: member}]}\n", `access.admins[0].role: "member" is not known here`},
+		"admin twice":        {v + "access: {clientCertificates: optional, admins: [{name: a, role: auditor}, {name: b, role: auditor}, {name: a, role: cellAdmin}]}\n", `access.admins[1].name: "a" stands there twice`},
+		"too many admins":    {v + "access: {clientCertificates: optional, admins: [" + strings.Repeat("{name: a, role: auditor}, ", 65) + "]}\n", "access.admins: 65 admins are too many; write at most 64"},
+		"admins of nobody":   {v + "access: {admins: [{name: a, role: auditor}]}\n", "access.admins: names client certificates, but access.clientCertificates asks for none"},
 		"garbage is cut off": {v + "contacts: " + strings.Repeat("x", 500) + "\n", "…"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -223,8 +249,10 @@ func TestHashFollowsContent(t *testing.T) {
 	t.Parallel()
 	seen := map[string]string{Default().Hash(): "default"}
 	for _, change := range []string{
-		"contacts: request", "limits: {requestsPerSecond: 51}", "limits: {trustedRanges: [10.0.0.0/8]}",
+		"contacts: request", "signup: invitation", "signup: closed", "limits: {requestsPerSecond: 51}", "limits: {trustedRanges: [10.0.0.0/8]}",
 		"retention: {history: false}", "retention: {messages: 169h}", "mls: {lastResortLifetime: 721h}", "sessions: {accessTokenTTL: 16m}",
+		"retention: {audit: 9601h}", "sessions: {maxAge: 2161h}", "access: {clientCertificates: optional}", "access: {clientCertificates: required}",
+		"access: {clientCertificates: optional, admins: [{name: a, role: auditor}]}", "access: {clientCertificates: optional, admins: [{name: a, role: cellAdmin}]}",
 	} {
 		p, err := Parse([]byte("version: " + Version + "\n" + change + "\n"))
 		if err != nil {

@@ -233,7 +233,7 @@ func TestLoginRefusals(t *testing.T) {
 
 func TestTokens(t *testing.T) {
 	t.Parallel()
-	c := celltest.New(t)
+	c := celltest.New(t, celltest.Unlimited())
 	alice := c.Signup(t, "alice")
 	conn := c.Dial(t)
 	for i := range alice.Session.AccessToken {

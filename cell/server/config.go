@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"quicproquo.dev/internal/logging"
 )
 
 // Version is the version of the configuration file.
@@ -34,12 +36,16 @@ type Config struct {
 	// CertFile is the certificate's PEM chain with the CA's appended; KeyFile its key.
 	CertFile string `json:"certFile"`
 	KeyFile  string `json:"keyFile"`
+	// ClientCAFile holds, in PEM, the CAs that issue client certificates. It is needed, and read, where the policy's
+	// access.clientCertificates asks for these.
+	ClientCAFile string `json:"clientCAFile,omitempty"`
 	// DrainTimeout is how long clients get to leave at SIGTERM, as a Go duration. Default "10s".
 	DrainTimeout string `json:"drainTimeout,omitempty"`
 	// LogLevel is debug, info, warn or error. Default info.
 	LogLevel string `json:"logLevel,omitempty"`
 
-	drain time.Duration
+	drain    time.Duration
+	database logging.Secret // Taken from the environment.
 }
 
 const defaultDrain = 10 * time.Second
@@ -57,7 +63,20 @@ func LoadConfig(path string) (*Config, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	c.database = logging.NewSecret(takeSecret(databaseVariable))
 	return &c, nil
+}
+
+const databaseVariable = "QPQ_DATABASE_URI"
+
+// takeSecret reads a secret from the environment and takes it out, so that what this process starts, and who looks at
+// its environment later, does not find it there. (What the system itself remembers of how a process was started stays.)
+func takeSecret(variable string) string {
+	value := os.Getenv(variable)
+	if value != "" {
+		_ = os.Unsetenv(variable) // It fails for names that are none.
+	}
+	return value
 }
 
 // check fills in defaults and reports everything that is wrong.
@@ -104,7 +123,7 @@ func (c *Config) level() (slog.Level, error) {
 // Logger writes what LogLevel asks for to w, one JSON object a line.
 func (c *Config) Logger(w io.Writer) *slog.Logger {
 	level, _ := c.level() // LoadConfig has checked it.
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
+	return logging.New(w, logging.Options{Level: level})
 }
 
 func or(value, otherwise string) string {
@@ -116,7 +135,7 @@ func or(value, otherwise string) string {
 
 // databaseURI finds the connection string, which is a secret and never a flag.
 func (c *Config) databaseURI() (string, error) {
-	if uri := os.Getenv("QPQ_DATABASE_URI"); uri != "" {
+	if uri := c.database.Reveal(); uri != "" {
 		return uri, nil
 	}
 	if c.DatabaseURIFile == "" {

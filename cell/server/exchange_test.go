@@ -88,7 +88,7 @@ func TestTwoPeopleExchangeMessages(t *testing.T) {
 
 func TestStoredMessagesComeBeforeLiveOnes(t *testing.T) {
 	t.Parallel()
-	c := celltest.New(t)
+	c := celltest.New(t, celltest.Unlimited())
 	alice, bob, from, to := pair(t, c)
 	bob.Conn.Close()
 	for i := range 100 {

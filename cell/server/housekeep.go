@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"quicproquo.dev/cell/policy"
+	"quicproquo.dev/cell/revocation"
 )
 
 const (
@@ -31,7 +32,8 @@ func (s *Server) sweep(ctx context.Context) error {
 	if len(dropped) > 0 {
 		s.log.InfoContext(ctx, "expired partitions removed", "partitions", slices.Sorted(slices.Values(dropped)))
 	}
-	return errors.Join(err, s.store.SweepKeyPackages(ctx, now, now.Add(-claimsKept)), s.store.SweepSessions(ctx, now))
+	return errors.Join(err, s.store.SweepKeyPackages(ctx, now, now.Add(-claimsKept)), s.store.SweepSessions(ctx, now),
+		s.store.SweepRevocations(ctx, now.Add(-revocation.Kept)), s.store.SweepAuditKeys(ctx, now))
 }
 
 // maintain is one round of both.
@@ -101,10 +103,12 @@ func (s *Server) watchFiles(ctx context.Context) {
 func (s *Server) Reload(ctx context.Context) {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
+	s.clientProblem.note(ctx, s, "the client CAs were not replaced", s.reloadClients(), func() {})
 	s.policyProblem.note(ctx, s, "the policy was not replaced", s.reloadPolicy(ctx), func() {
 		s.metrics.PolicyReloads.WithLabelValues("invalid").Inc()
 	})
 	s.certProblem.note(ctx, s, "the certificate was not replaced", s.cert.Reload(), func() {})
+	s.recordCertificate(ctx)
 }
 
 // reloadPolicy has the partitions of a new policy before the policy itself: a message must never find no place.
@@ -113,8 +117,15 @@ func (s *Server) reloadPolicy(ctx context.Context) error {
 	if err != nil || p == nil {
 		return err
 	}
+	if err := s.clients.Check(p.Access.ClientCertificates); err != nil {
+		return err
+	}
 	if err := s.prepare(ctx, p); err != nil {
 		s.log.WarnContext(ctx, "preparing partitions for a new policy failed; it is tried again", "error", err)
+		return nil
+	}
+	if err := s.recordPolicy(ctx, p); err != nil {
+		s.log.WarnContext(ctx, "a new policy could not be recorded in the audit log; it is tried again", "error", err)
 		return nil
 	}
 	s.policy.use(p)
@@ -122,6 +133,19 @@ func (s *Server) reloadPolicy(ctx context.Context) error {
 	s.log.InfoContext(ctx, "policy replaced", "policy", s.policy.hash())
 	s.noteUnserved(ctx)
 	return nil
+}
+
+// clientCertificates is what the policy in use makes of client certificates.
+func (s *Server) clientCertificates() policy.CertificateMode {
+	return s.policy.current().Access.ClientCertificates
+}
+
+// reloadClients reads the client CAs again, where they are in use.
+func (s *Server) reloadClients() error {
+	if s.clientCertificates() == policy.CertificatesNone {
+		return nil
+	}
+	return s.clients.CAs.Reload()
 }
 
 // noteUnserved says what a policy asks for in vain.

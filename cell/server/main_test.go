@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -8,4 +9,9 @@ import (
 	"quicproquo.dev/internal/embeddedpg/pgtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.Wrap(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(idlersEnv) != "" {
+		os.Exit(idlers())
+	}
+	goleak.VerifyTestMain(pgtest.Wrap(m))
+}

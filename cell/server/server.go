@@ -15,15 +15,22 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"quicproquo.dev/cell/admin"
+	"quicproquo.dev/cell/audit"
 	"quicproquo.dev/cell/channels"
 	"quicproquo.dev/cell/delivery"
 	"quicproquo.dev/cell/endpoint"
 	"quicproquo.dev/cell/identity"
 	"quicproquo.dev/cell/keys"
+	"quicproquo.dev/cell/limits"
+	"quicproquo.dev/cell/revocation"
 	"quicproquo.dev/cell/session"
 	"quicproquo.dev/cell/store"
 	"quicproquo.dev/cell/telemetry"
+	"quicproquo.dev/internal/admintoken"
 	"quicproquo.dev/internal/cellkeys"
+	"quicproquo.dev/internal/logging"
+	"quicproquo.dev/schema/ids"
 )
 
 // Server is a running cell.
@@ -33,20 +40,28 @@ type Server struct {
 	store   *store.Store
 	policy  *policyFile
 	metrics *telemetry.Metrics
+	revoked *revocation.Watcher
+	people  *identity.Service
 	lane    *delivery.Lane
 	hub     *delivery.Hub
 	quic    *endpoint.QUIC
 	ops     *endpoint.Ops
 	cert    *endpoint.Certificate
+	clients endpoint.Clients
+	audit   *audit.Recorder // Nil until the log is open.
 
-	reloading                  sync.Mutex
-	policyProblem, certProblem problem
+	reloading                                 sync.Mutex
+	policyProblem, certProblem, clientProblem problem
+	certRecorded                              uint32 // The key that the audit log has.
 
 	ready   atomic.Bool
 	stop    context.CancelFunc // Ends what runs in the background.
 	running sync.WaitGroup
 	failed  chan error // The first thing that ended by itself.
 }
+
+// stopPatience is for what is left to do once the clients are gone.
+const stopPatience = 5 * time.Second
 
 // Release names this build in hello and logs.
 type Release struct{ Name, Version string }
@@ -66,6 +81,10 @@ func (s *Server) start(ctx context.Context, release Release) error {
 	if s.policy, err = loadPolicy(s.config.PolicyFile); err != nil {
 		return err
 	}
+	s.clients = endpoint.Clients{Mode: s.clientCertificates, CAs: endpoint.NewClientCAs(s.config.ClientCAFile)}
+	if err := s.clients.Check(s.clientCertificates()); err != nil {
+		return err
+	}
 	cellKeys, err := cellkeys.Load(s.config.KeysFile)
 	if err != nil {
 		return err
@@ -76,8 +95,14 @@ func (s *Server) start(ctx context.Context, release Release) error {
 	if err := s.store.CheckCompatible(ctx); err != nil {
 		return err
 	}
+	if err := s.openAudit(ctx, cellKeys); err != nil {
+		return err
+	}
 	if err := s.prepare(ctx, s.policy.current()); err != nil {
 		return fmt.Errorf("preparing partitions: %w", err)
+	}
+	if err := errors.Join(s.recordKeys(ctx, keysOf(cellKeys)), s.recordPolicy(ctx, s.policy.current())); err != nil {
+		return fmt.Errorf("recording what the cell starts with: %w", err)
 	}
 	s.noteUnserved(ctx)
 	services, err := s.services(ctx, cellKeys, release)
@@ -118,15 +143,36 @@ func (s *Server) services(ctx context.Context, k *cellkeys.Keys, release Release
 	if err != nil {
 		return nil, err
 	}
+	s.people = people
+	people.Audit(s.audit)
+	s.revoked = revocation.New(s.store, s.log, now)
+	if err := s.revoked.Load(ctx); err != nil {
+		return nil, fmt.Errorf("reading what was revoked: %w", err)
+	}
+	packages := keys.New(s.store, s.policy.current, now)
+	packages.Audit(s.audit)
+	bounds := limits.New(s.policy.current, now)
+	bounds.Audit(s.audit)
 	s.hub = delivery.NewHub(s.store, s.metrics, s.log, now)
+	people.Connect(s.revoked, s.hub.Announce)
 	s.lane = delivery.NewLane(s.store, s.metrics, s.log, now, s.hub.Announce)
+	rooms := channels.New(s.store, s.policy.current, people.PrepareName, s.hub, now)
+	rooms.Audit(s.audit)
+	admins, err := s.admins(people, k, cell.ID)
+	if err != nil {
+		return nil, err
+	}
 	return &session.Services{
 		Identity: people,
-		Keys:     keys.New(s.store, s.policy.current, now),
-		Channels: channels.New(s.store, s.policy.current, people.PrepareName, s.hub, now),
+		Keys:     packages,
+		Channels: rooms,
 		Lane:     s.lane,
 		Hub:      s.hub,
+		Revoked:  s.revoked,
+		Admin:    admins,
 		Cell:     cell,
+		Limits:   bounds,
+		Logins:   session.NewLoginGate(),
 		Policy:   s.policy.current,
 		Metrics:  s.metrics,
 		Log:      s.log,
@@ -135,13 +181,23 @@ func (s *Server) services(ctx context.Context, k *cellkeys.Keys, release Release
 	}, nil
 }
 
+// admins answers those who run the cell.
+func (s *Server) admins(people *identity.Service, k *cellkeys.Keys, cell ids.ID) (*admin.Service, error) {
+	tokens, err := admintoken.New(k.Tokens)
+	if err != nil {
+		return nil, err
+	}
+	return admin.New(admin.Options{Identity: people, Log: s.store, Sink: s.audit, Tokens: tokens, Verify: s.clients.CAs.Verify,
+		Policy: s.policy.current, Cell: cell, Now: time.Now, Logger: s.log}), nil
+}
+
 // listen opens both ports and starts what runs in the background.
 func (s *Server) listen(services *session.Services, k *cellkeys.Keys) error {
 	var err error
 	if s.cert, err = endpoint.LoadCertificate(s.config.CertFile, s.config.KeyFile); err != nil {
 		return err
 	}
-	if s.quic, err = endpoint.Listen(s.config.Listen, s.cert, resetKey(k), services); err != nil {
+	if s.quic, err = endpoint.Listen(s.config.Listen, s.cert, s.clients, endpoint.Keys{Reset: resetKey(k), Token: tokenKey(k)}, services); err != nil {
 		return err
 	}
 	s.ops, err = endpoint.ListenOps(s.config.OpsListen, endpoint.Probes{Ready: s.readiness, PolicyHash: s.policy.hash, Metrics: s.metrics.Registry})
@@ -150,14 +206,17 @@ func (s *Server) listen(services *session.Services, k *cellkeys.Keys) error {
 	}
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
+	s.running.Go(func() { s.audit.Run(background) })
+	s.running.Go(func() { s.revoked.Run(background) })
 	s.running.Go(func() { s.hub.Run(background) })
+	s.running.Go(func() { s.people.RunDeletions(background) })
 	s.running.Go(func() { s.housekeep(background) })
 	s.running.Go(func() { s.watchDatabase(background) })
 	s.running.Go(func() { s.watchFiles(background) })
 	s.running.Go(func() { s.note(s.quic.Serve(background)) })
 	s.running.Go(func() { s.note(s.ops.Serve()) })
 	s.ready.Store(true)
-	s.log.Info("cell is ready", "quic", s.quic.Addr().String(), "ops", s.ops.Addr().String(), "cell", services.Cell.ID, "policy", s.policy.hash())
+	s.log.Info("cell is ready", "quic", logging.Own(s.quic.Addr()), "ops", logging.Own(s.ops.Addr()), "cell", services.Cell.ID, "policy", s.policy.hash())
 	return nil
 }
 
@@ -168,6 +227,13 @@ func resetKey(k *cellkeys.Keys) quic.StatelessResetKey {
 	m := hmac.New(sha256.New, k.Tokens[0].Key)
 	m.Write([]byte("qpq/1 stateless reset\x00" + host))
 	return quic.StatelessResetKey(m.Sum(nil))
+}
+
+// tokenKey is the same for all pods of a cell.
+func tokenKey(k *cellkeys.Keys) quic.TokenGeneratorKey {
+	m := hmac.New(sha256.New, k.Tokens[0].Key)
+	m.Write([]byte("qpq/1 address token\x00"))
+	return quic.TokenGeneratorKey(m.Sum(nil))
 }
 
 func (s *Server) note(err error) {
@@ -201,10 +267,11 @@ func (s *Server) Stop(ctx context.Context) error {
 	s.ready.Store(false)
 	s.lane.Close()
 	s.stop()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
 	defer cancel()
 	err = errors.Join(err, s.ops.Close(ctx))
 	s.running.Wait()
+	s.closeAudit(ctx)
 	s.store.Close()
 	s.log.InfoContext(ctx, "cell has stopped")
 	return err
@@ -219,6 +286,9 @@ func (s *Server) abandon() {
 		s.lane.Close()
 	}
 	if s.store != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
+		defer cancel()
+		s.closeAudit(ctx)
 		s.store.Close()
 	}
 }

@@ -21,15 +21,25 @@ type answer func(wire.Response, error)
 
 // dispatch runs one request. What must keep the client's order runs here; the rest beside the reader.
 func (s *Session) dispatch(request wire.Request, reply answer) {
+	if err := s.permit(request); err != nil {
+		reply(nil, err)
+		return
+	}
 	switch r := request.(type) {
 	case *wire.HelloRequest:
 		reply(s.hello(r))
 	case *wire.SignupStartRequest, *wire.SignupFinishRequest, *wire.LoginStartRequest, *wire.LoginFinishRequest,
-		*wire.StartSessionRequest, *wire.RefreshSessionRequest, *wire.AuthenticateRequest:
+		*wire.StartSessionRequest, *wire.RefreshSessionRequest, *wire.AuthenticateRequest,
+		*wire.SetPasswordStartRequest, *wire.SetPasswordFinishRequest, *wire.RecoverRequest, *wire.SetRecoveryCodesRequest, *wire.ResetAccountRequest,
+		*wire.StartDeviceLinkRequest, *wire.GetDeviceLinkRequest, *wire.FinishDeviceLinkRequest, *wire.ApproveDeviceLinkRequest, *wire.RevokeDeviceRequest,
+		*wire.DeleteAccountRequest:
 		start := s.Now()
 		body, err := s.authenticate(r)
 		s.Metrics.AuthLatency.WithLabelValues(request.Method()).Observe(s.Now().Sub(start).Seconds())
 		reply(body, err)
+	case *wire.AdminAuthenticateRequest, *wire.AdminInviteRequest, *wire.AdminResetCodeRequest, *wire.AdminGetAccountRequest, *wire.AdminSetDisabledRequest,
+		*wire.AdminRevokeDeviceRequest, *wire.AdminEndSessionsRequest, *wire.AdminDeleteAccountRequest, *wire.AdminExportAuditRequest:
+		s.dispatchAdmin(request, reply)
 	default:
 		p, err := s.whoami()
 		if err != nil {
@@ -51,6 +61,14 @@ func (s *Session) dispatchAs(p identity.Principal, request wire.Request, reply a
 		reply(s.subscribe(p, r))
 	case *wire.AckRequest:
 		reply(s.ack(r))
+	case *wire.EndSessionRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.Done, error) { return s.Identity.EndSession(ctx, p) })
+	case *wire.ListDevicesRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.DeviceList, error) { return s.Identity.ListDevices(ctx, p) })
+	case *wire.RenameDeviceRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.Done, error) { return s.Identity.RenameDevice(ctx, p, r) })
+	case *wire.ExportAccountRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.ExportPage, error) { return s.Identity.ExportAccount(ctx, p, r) })
 	case *wire.UploadKeyPackagesRequest:
 		beside(s, reply, func(ctx context.Context) (*wire.KeyPackageStatus, error) { return s.Keys.Upload(ctx, p, r) })
 	case *wire.KeyPackageStatusRequest:
@@ -73,9 +91,7 @@ const callPatience = 10 * time.Second
 
 // beside runs a call beside the reader. When too many run already, the reader waits, and so does the client.
 func beside[R wire.Response](s *Session, reply answer, call func(context.Context) (R, error)) {
-	select {
-	case s.calls <- struct{}{}:
-	case <-s.ctx.Done():
+	if !s.awaitCall() {
 		reply(nil, wire.RetryAfterf(wire.CodeDraining, 0, "the connection is closing"))
 		return
 	}
@@ -85,6 +101,21 @@ func beside[R wire.Response](s *Session, reply answer, call func(context.Context
 		defer cancel()
 		reply(response(call(ctx)))
 	})
+}
+
+func (s *Session) awaitCall() bool {
+	select {
+	case s.calls <- struct{}{}:
+		return true
+	default:
+	}
+	defer s.held("calls")()
+	select {
+	case s.calls <- struct{}{}:
+		return true
+	case <-s.ctx.Done():
+		return false
+	}
 }
 
 func (s *Session) hello(r *wire.HelloRequest) (wire.Response, error) {
@@ -114,10 +145,27 @@ func (s *Session) enqueue(p identity.Principal, r *wire.EnqueueRequest, reply an
 	if err := mlspolicy.Application(r.Payload, r.ChannelID, r.Generation, r.DeliveryID); err != nil {
 		return err
 	}
-	entry := &store.Append{IDTime: idTime, Message: store.Message{ChannelID: r.ChannelID, Kind: store.MessageApplication,
+	entry := &store.Append{IDTime: idTime, Admit: s.quota(r), Message: store.Message{ChannelID: r.ChannelID, Kind: store.MessageApplication,
 		Generation: r.Generation, SenderAccount: p.AccountID, SenderID: p.DeviceID, DeliveryID: r.DeliveryID,
 		AcceptedAt: now, ExpiresAt: now.Add(time.Duration(rules.Retention.Messages)), Payload: r.Payload}}
 	return s.Lane.Submit(entry, func(a *store.Append, err error) { reply(enqueued(a, err)) })
+}
+
+// quota charges a message to its account once, when the store has found that it is no duplicate: a retry of what is
+// stored is answered, whatever was spent since.
+func (s *Session) quota(r *wire.EnqueueRequest) func() error {
+	charged := false
+	return func() error {
+		if charged {
+			return nil
+		}
+		if v := s.limits.Quota(r); v.By != "" {
+			s.Metrics.Limited.WithLabelValues(v.By).Inc()
+			return v.Err()
+		}
+		charged = true
+		return nil
+	}
 }
 
 func enqueued(a *store.Append, err error) (wire.Response, error) {
@@ -129,6 +177,8 @@ func enqueued(a *store.Append, err error) (wire.Response, error) {
 		return &wire.EnqueueResponse{Seq: a.Message.Seq, AcceptedAt: a.Message.AcceptedAt, Duplicate: a.Duplicate}, nil
 	case errors.Is(err, store.ErrNotFound):
 		return nil, wire.Errorf(wire.CodeNotFound, "there is no channel %s that this device may write to", a.Message.ChannelID)
+	case errors.Is(err, store.ErrClosed):
+		return nil, wire.Errorf(wire.CodeNotFound, "channel %s takes no messages any more: the account at its other end was deleted", a.Message.ChannelID).With("reason", "accountDeleted")
 	case errors.Is(err, store.ErrOtherGeneration):
 		return nil, wire.Errorf(wire.CodeEpochConflict, "the channel is at another generation than %d; catch up and encrypt again", a.Message.Generation)
 	case errors.Is(err, store.ErrDeliveryIDReused):
@@ -149,10 +199,22 @@ func (s *Session) subscribe(p identity.Principal, r *wire.SubscribeRequest) (wir
 	if s.sub != nil {
 		return nil, wire.Errorf(wire.CodeAlreadyExists, "this connection is subscribed already")
 	}
-	sub := s.Hub.Subscribe(p.DeviceID, credit, s.push)
+	sub := s.Hub.Subscribe(p.DeviceID, credit, s.deliver)
+	if r.Notices {
+		sub.WithNotices()
+	}
 	s.sub = sub
 	s.goGuarded(func() { s.runSubscription(sub, p) })
 	return &wire.SubscribeResponse{RestoreEpoch: s.Cell.RestoreEpoch, Credit: uint16(credit)}, nil //nolint:gosec // at most 4096.
+}
+
+// deliver is push for a subscription, to which nothing more is given once something was revoked.
+func (s *Session) deliver(ctx context.Context, p wire.Push) error {
+	if s.isRevoked() {
+		<-ctx.Done() // The session is about to end, with its reason.
+		return ctx.Err()
+	}
+	return s.push(ctx, p)
 }
 
 // runSubscription pushes until the session ends. A subscription that ends by itself takes the session with it: the

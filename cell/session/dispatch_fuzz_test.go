@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,7 +58,7 @@ type offline struct {
 func newOffline(t testing.TB, authenticated bool) *offline {
 	t.Helper()
 	s, closeLane := services(&stubs{})
-	o := &offline{Session: newSession(context.Background(), s)}
+	o := &offline{Session: newSession(context.Background(), s, netip.Addr{})}
 	o.writer = newWriter(&o.out, o.answered)
 	writing, stopWriting := context.WithCancel(context.Background())
 	var written sync.WaitGroup

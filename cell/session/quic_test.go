@@ -7,12 +7,14 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/quic-go/quic-go"
 
+	"quicproquo.dev/cell/policy"
 	"quicproquo.dev/cell/store"
 	"quicproquo.dev/internal/pki"
 	"quicproquo.dev/schema/frame"
@@ -26,6 +28,7 @@ const patience = 20 * time.Second // Before a test has failed.
 type served struct {
 	*stubs
 	services *Services
+	policy   *atomic.Pointer[policy.Policy] // Nil unless limited.
 	listener *quic.Listener
 	roots    *x509.CertPool
 

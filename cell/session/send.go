@@ -7,6 +7,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"quicproquo.dev/cell/identity"
 	"quicproquo.dev/cell/store"
 	"quicproquo.dev/schema/frame"
 	"quicproquo.dev/schema/wire"
@@ -35,6 +36,10 @@ func (s *Session) errorOf(method string, correlation uint64, err error) *wire.Er
 	case errors.Is(err, store.ErrUnavailable): // Once for all requests, the server's own check logs it.
 		s.log.DebugContext(s.ctx, "database unavailable", "method", method, "correlation", correlation, "error", err)
 		return wire.RetryAfterf(wire.CodeBusy, time.Second, "the cell's database is not available at the moment; try again")
+	case errors.Is(err, store.ErrRevoked):
+		return identity.ErrEnded(store.RevokedDevice)
+	case errors.Is(err, store.ErrDisabled):
+		return identity.ErrDisabled()
 	case errors.Is(err, store.ErrNotFound):
 		return wire.Errorf(wire.CodeNotFound, "there is no such thing, or none that you may see")
 	}

@@ -15,14 +15,23 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
 
+	"quicproquo.dev/cell/admin"
+	"quicproquo.dev/cell/audit"
+	"quicproquo.dev/cell/authz"
 	"quicproquo.dev/cell/delivery"
 	"quicproquo.dev/cell/identity"
+	"quicproquo.dev/cell/limits"
 	"quicproquo.dev/cell/policy"
+	"quicproquo.dev/cell/revocation"
 	"quicproquo.dev/cell/store"
 	"quicproquo.dev/cell/telemetry"
 	"quicproquo.dev/schema/devicecert"
@@ -31,12 +40,15 @@ import (
 )
 
 const (
+	helloPatience   = 10 * time.Second // From the handshake to the first request.
 	authPatience    = 30 * time.Second // From the handshake to an authenticated device.
+	framePatience   = 10 * time.Second // For the rest of a frame on the control stream, three times as long once authenticated.
 	inFlight        = 1024             // Requests of a connection that are not answered yet.
 	concurrentCalls = 16               // Of those, waiting for the database.
 	tokenGrace      = 30 * time.Second // From the access token's end to the connection's.
 	replacedGrace   = 2 * time.Second
-	lastWrites      = time.Second // For what is queued when the session ends.
+	revokedGrace    = 500 * time.Millisecond // For the client to read what it is told; nothing more is served.
+	lastWrites      = time.Second            // For what is queued when the session ends.
 	lingerTime      = 500 * time.Millisecond
 )
 
@@ -46,6 +58,8 @@ const (
 	CloseProtocol quic.ApplicationErrorCode = 1
 	CloseAuth     quic.ApplicationErrorCode = 2
 	CloseGoAway   quic.ApplicationErrorCode = 3
+	CloseFull     quic.ApplicationErrorCode = 4
+	CloseSlow     quic.ApplicationErrorCode = 5
 )
 
 // Services are what sessions share.
@@ -55,26 +69,54 @@ type Services struct {
 	Channels Channels
 	Lane     *delivery.Lane
 	Hub      *delivery.Hub
-	Cell     store.Cell
-	Policy   func() *policy.Policy
-	Metrics  *telemetry.Metrics
-	Log      *slog.Logger
-	Now      func() time.Time
-	Server   string // Name and version, told in hello.
+	Revoked  Revocations // Nil: nothing is.
+	Admin    Admin       // Nil: nobody is one.
+	// Authorizer decides what each request takes; nil: authz.Table.
+	Authorizer authz.Authorizer
+	Cell       store.Cell
+	Limits     *limits.Limiter
+	Logins     *limits.Gate // Before the costly steps of a login or signup; see NewLoginGate.
+	Policy     func() *policy.Policy
+	Metrics    *telemetry.Metrics
+	Log        *slog.Logger
+	Now        func() time.Time
+	Server     string // Name and version, told in hello.
 
-	// AuthPatience is how long a connection may stay unauthenticated; 0: 30 s.
-	AuthPatience time.Duration
+	// AuthPatience is how long a connection may stay unauthenticated (0: 30 s), HelloPatience how long without any
+	// request (0: 10 s), FramePatience how long a frame may take that has begun (0: 10 s; three times that once
+	// authenticated), OversizePatience how long one that is only read over (0: 60 s).
+	AuthPatience, HelloPatience, FramePatience, OversizePatience time.Duration
 }
+
+// NewLoginGate is for Services.Logins. A step takes half a millisecond of a processor, and waits for the database: two at
+// a time for each processor keep it busy. What waits is done within a good part of a second.
+func NewLoginGate() *limits.Gate { return limits.NewGate(2*runtime.GOMAXPROCS(0), 256, 2*time.Second) }
 
 // Identity answers the calls of schema/auth.capnp: *identity.Service.
 type Identity interface {
-	SignupStart(r *wire.SignupStartRequest) (*wire.SignupStartResponse, error)
+	SignupStart(ctx context.Context, r *wire.SignupStartRequest) (*wire.SignupStartResponse, error)
 	SignupFinish(ctx context.Context, r *wire.SignupFinishRequest, exporter []byte) (*wire.Session, identity.Principal, error)
-	LoginStart(ctx context.Context, r *wire.LoginStartRequest) (*wire.LoginStartResponse, *identity.Login, error)
-	LoginFinish(l *identity.Login, r *wire.LoginFinishRequest) (*wire.LoginFinishResponse, error)
+	LoginStart(ctx context.Context, r *wire.LoginStartRequest, exporter []byte) (*wire.LoginStartResponse, *identity.Login, error)
+	Abandoned(l *identity.Login)
+	LoginFinish(ctx context.Context, l *identity.Login, r *wire.LoginFinishRequest) (*wire.LoginFinishResponse, error)
 	StartSession(ctx context.Context, l *identity.Login, r *wire.StartSessionRequest, exporter []byte) (*wire.Session, identity.Principal, error)
 	Refresh(ctx context.Context, r *wire.RefreshSessionRequest, exporter []byte) (*wire.Session, identity.Principal, error)
-	Authenticate(r *wire.AuthenticateRequest, exporter []byte) (identity.Principal, error)
+	Authenticate(ctx context.Context, r *wire.AuthenticateRequest, exporter []byte) (identity.Principal, error)
+	SetPasswordStart(l *identity.Login, r *wire.SetPasswordStartRequest) (*wire.SignupStartResponse, error)
+	SetPasswordFinish(ctx context.Context, l *identity.Login, r *wire.SetPasswordFinishRequest, device ids.ID) (*wire.Done, error)
+	Recover(ctx context.Context, r *wire.RecoverRequest, exporter []byte) (*wire.RecoverResponse, *identity.Login, error)
+	SetRecoveryCodes(ctx context.Context, l *identity.Login, r *wire.SetRecoveryCodesRequest, device ids.ID) (*wire.Done, error)
+	ResetAccount(ctx context.Context, l *identity.Login, r *wire.ResetAccountRequest, exporter []byte) (*wire.Session, identity.Principal, error)
+	EndSession(ctx context.Context, p identity.Principal) (*wire.Done, error)
+	ListDevices(ctx context.Context, p identity.Principal) (*wire.DeviceList, error)
+	RenameDevice(ctx context.Context, p identity.Principal, r *wire.RenameDeviceRequest) (*wire.Done, error)
+	RevokeDevice(ctx context.Context, p identity.Principal, l *identity.Login, r *wire.RevokeDeviceRequest) (*wire.Done, error)
+	StartDeviceLink(ctx context.Context, r *wire.StartDeviceLinkRequest) (*wire.DeviceLink, error)
+	GetDeviceLink(ctx context.Context, r *wire.GetDeviceLinkRequest) (*wire.DeviceLink, error)
+	ApproveDeviceLink(ctx context.Context, p identity.Principal, l *identity.Login, r *wire.ApproveDeviceLinkRequest) (*wire.Done, error)
+	FinishDeviceLink(ctx context.Context, r *wire.FinishDeviceLinkRequest, exporter []byte) (*wire.Session, identity.Principal, error)
+	DeleteAccount(ctx context.Context, l *identity.Login, r *wire.DeleteAccountRequest) (*wire.Done, error)
+	ExportAccount(ctx context.Context, p identity.Principal, r *wire.ExportAccountRequest) (*wire.ExportPage, error)
 }
 
 // Keys answers the calls of schema/keys.capnp: *keys.Service.
@@ -91,18 +133,26 @@ type Channels interface {
 	CreateGroup(ctx context.Context, p identity.Principal, r *wire.CreateGroupRequest) (*wire.CreateGroupResponse, error)
 }
 
+// Revocations tells what is revoked: *revocation.Watcher.
+type Revocations interface {
+	Watch(s revocation.Subject, revoke func(store.RevocationKind)) (stop func(), kind store.RevocationKind)
+}
+
 // Session is one connection. Serve runs it; GoAway and Close may be called from elsewhere, at any time.
 type Session struct {
 	*Services
-	conn     *quic.Conn
-	log      *slog.Logger
-	exporter []byte
-	writer   *writer
-	tokens   chan struct{} // Requests in flight.
-	calls    chan struct{} // Calls waiting for the database.
-	largeOut chan struct{} // Large frames being sent.
-	group    sync.WaitGroup
-	ready    chan struct{} // Closed when writer is there.
+	conn        *quic.Conn
+	log         *slog.Logger
+	exporter    []byte
+	writer      *writer
+	tokens      chan struct{} // Requests in flight.
+	calls       chan struct{} // Calls waiting for the database.
+	largeOut    chan struct{} // Large frames being sent.
+	group       sync.WaitGroup
+	ready       chan struct{} // Closed when writer is there.
+	limits      *limits.Conn
+	greeted     atomic.Bool // A request has come.
+	overstepped atomic.Bool // It has been denied something, which is recorded.
 
 	ctx    context.Context // The session's life: what it starts ends with it.
 	cancel context.CancelCauseFunc
@@ -110,11 +160,15 @@ type Session struct {
 	auth  sync.Mutex // Held through a call that changes who the connection speaks for; before mu.
 	login *identity.Login
 
-	mu        sync.Mutex
-	principal *identity.Principal
-	sub       *delivery.Subscription
-	authed    chan struct{} // Closed once authenticated.
-	expiry    *time.Timer
+	mu          sync.Mutex
+	principal   *identity.Principal
+	sub         *delivery.Subscription
+	authed      chan struct{} // Closed once authenticated.
+	expiry      *time.Timer
+	admin       *admin.Admin // Nil, or principal is.
+	adminExpiry *time.Timer
+	unwatch     func()               // Ends the watch of principal.
+	revoked     store.RevocationKind // What of principal was revoked; 0: nothing.
 }
 
 // Configure sets what a session needs of its connection: the control stream and no other, and so many streams for
@@ -125,16 +179,25 @@ func Configure(c *quic.Config) {
 
 // New returns the session of an accepted connection, whose listener was given what Configure sets.
 func New(s *Services, conn *quic.Conn) *Session {
-	n := newSession(conn.Context(), s)
+	n := newSession(conn.Context(), s, address(conn.RemoteAddr()))
 	n.conn = conn
 	return n
 }
 
-func newSession(ctx context.Context, s *Services) *Session {
+// address is the client's, when the connection began.
+func address(a net.Addr) netip.Addr {
+	if udp, ok := a.(*net.UDPAddr); ok {
+		return udp.AddrPort().Addr()
+	}
+	return netip.Addr{}
+}
+
+func newSession(ctx context.Context, s *Services, client netip.Addr) *Session {
 	n := &Session{Services: s, log: s.Log.With("connection", ids.New().String()[:16]),
 		tokens: make(chan struct{}, inFlight), calls: make(chan struct{}, concurrentCalls),
 		largeOut: make(chan struct{}, largeOut), ready: make(chan struct{}), authed: make(chan struct{})}
-	n.ctx, n.cancel = context.WithCancelCause(ctx)
+	n.limits = s.Limits.Open(client)
+	n.ctx, n.cancel = context.WithCancelCause(audit.WithAddress(ctx, client))
 	return n
 }
 
@@ -175,23 +238,47 @@ func (s *Session) Serve(ctx context.Context) {
 	defer stop()
 	s.Metrics.Connections.Inc()
 	defer s.Metrics.Connections.Dec()
-	timer := time.AfterFunc(cmp.Or(s.AuthPatience, authPatience), s.hurry)
-	defer timer.Stop()
+	stopHurry := s.hurry()
+	defer stopHurry()
 	s.serve()
 	s.end(CloseDone, "")
 	s.group.Wait()
+	if s.login != nil {
+		s.Identity.Abandoned(s.login)
+	}
 	s.stopTimers()
+	s.limits.Close()
 	e := &ending{CloseDone, ""}
 	errors.As(context.Cause(s.ctx), &e)
 	s.log.DebugContext(s.ctx, "connection ends", "code", uint64(e.code), "reason", e.reason)
 	_ = s.conn.CloseWithError(e.code, e.reason)
 }
 
-// hurry ends a session that is not authenticated yet.
-func (s *Session) hurry() {
-	if !s.isAuthenticated() {
-		s.end(CloseAuth, "not authenticated in time")
+// hurry ends the session if it is without a request, or not authenticated, when it should be.
+func (s *Session) hurry() (stop func()) {
+	auth := cmp.Or(s.AuthPatience, authPatience)
+	hello := min(cmp.Or(s.HelloPatience, helloPatience), auth)
+	first := time.AfterFunc(hello, func() {
+		if !s.greeted.Load() {
+			s.tooSlow(CloseAuth, "hello", "nothing was asked in time")
+		}
+	})
+	second := time.AfterFunc(auth, func() {
+		if !s.isAuthenticated() {
+			s.tooSlow(CloseAuth, "login", "not authenticated in time")
+		}
+	})
+	return func() {
+		first.Stop()
+		second.Stop()
 	}
+}
+
+func (s *Session) tooSlow(code quic.ApplicationErrorCode, phase, reason string) {
+	if s.ctx.Err() == nil {
+		s.Metrics.TooSlow.WithLabelValues(phase).Inc()
+	}
+	s.end(code, reason)
 }
 
 func (s *Session) stopTimers() {
@@ -199,6 +286,10 @@ func (s *Session) stopTimers() {
 	defer s.mu.Unlock()
 	if s.expiry != nil {
 		s.expiry.Stop()
+		s.unwatch()
+	}
+	if s.adminExpiry != nil {
+		s.adminExpiry.Stop()
 	}
 }
 

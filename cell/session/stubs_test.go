@@ -10,6 +10,7 @@ import (
 
 	"quicproquo.dev/cell/delivery"
 	"quicproquo.dev/cell/identity"
+	"quicproquo.dev/cell/limits"
 	"quicproquo.dev/cell/policy"
 	"quicproquo.dev/cell/store"
 	"quicproquo.dev/cell/telemetry"
@@ -46,7 +47,7 @@ func (s *stubs) principal() identity.Principal {
 	return identity.Principal{AccountID: account, DeviceID: phone, ExpiresAt: time.Now().Add(ttl)}
 }
 
-func (s *stubs) SignupStart(*wire.SignupStartRequest) (*wire.SignupStartResponse, error) {
+func (s *stubs) SignupStart(context.Context, *wire.SignupStartRequest) (*wire.SignupStartResponse, error) {
 	s.calls.Add(1)
 	return &wire.SignupStartResponse{RegistrationResponse: make([]byte, 64)}, nil
 }
@@ -60,14 +61,79 @@ func session() *wire.Session {
 	return &wire.Session{AccessToken: []byte("access"), RefreshToken: []byte("refresh")}
 }
 
-func (s *stubs) LoginStart(context.Context, *wire.LoginStartRequest) (*wire.LoginStartResponse, *identity.Login, error) {
+func (s *stubs) LoginStart(context.Context, *wire.LoginStartRequest, []byte) (*wire.LoginStartResponse, *identity.Login, error) {
 	s.calls.Add(1)
 	return &wire.LoginStartResponse{KE2: make([]byte, 320)}, &identity.Login{}, nil
 }
 
-func (s *stubs) LoginFinish(*identity.Login, *wire.LoginFinishRequest) (*wire.LoginFinishResponse, error) {
+func (s *stubs) LoginFinish(context.Context, *identity.Login, *wire.LoginFinishRequest) (*wire.LoginFinishResponse, error) {
 	s.calls.Add(1)
 	return nil, errNobody
+}
+
+func (s *stubs) SetPasswordStart(*identity.Login, *wire.SetPasswordStartRequest) (*wire.SignupStartResponse, error) {
+	s.calls.Add(1)
+	return &wire.SignupStartResponse{RegistrationResponse: make([]byte, 64)}, nil
+}
+
+func (s *stubs) SetPasswordFinish(context.Context, *identity.Login, *wire.SetPasswordFinishRequest, ids.ID) (*wire.Done, error) {
+	s.calls.Add(1)
+	return &wire.Done{}, nil
+}
+
+func (s *stubs) Recover(context.Context, *wire.RecoverRequest, []byte) (*wire.RecoverResponse, *identity.Login, error) {
+	s.calls.Add(1)
+	return nil, nil, errNobody
+}
+
+func (s *stubs) SetRecoveryCodes(context.Context, *identity.Login, *wire.SetRecoveryCodesRequest, ids.ID) (*wire.Done, error) {
+	s.calls.Add(1)
+	return &wire.Done{}, nil
+}
+
+func (s *stubs) ResetAccount(context.Context, *identity.Login, *wire.ResetAccountRequest, []byte) (*wire.Session, identity.Principal, error) {
+	s.calls.Add(1)
+	return session(), s.principal(), nil
+}
+
+func (s *stubs) EndSession(context.Context, identity.Principal) (*wire.Done, error) {
+	s.calls.Add(1)
+	return &wire.Done{}, nil
+}
+
+func (s *stubs) ListDevices(context.Context, identity.Principal) (*wire.DeviceList, error) {
+	s.calls.Add(1)
+	return &wire.DeviceList{}, nil
+}
+
+func (s *stubs) RenameDevice(context.Context, identity.Principal, *wire.RenameDeviceRequest) (*wire.Done, error) {
+	s.calls.Add(1)
+	return &wire.Done{}, nil
+}
+
+func (s *stubs) RevokeDevice(context.Context, identity.Principal, *identity.Login, *wire.RevokeDeviceRequest) (*wire.Done, error) {
+	s.calls.Add(1)
+	return &wire.Done{}, nil
+}
+
+func (s *stubs) StartDeviceLink(context.Context, *wire.StartDeviceLinkRequest) (*wire.DeviceLink, error) {
+	s.calls.Add(1)
+	return &wire.DeviceLink{Offer: []byte("offer")}, nil
+}
+
+func (s *stubs) GetDeviceLink(context.Context, *wire.GetDeviceLinkRequest) (*wire.DeviceLink, error) {
+	s.calls.Add(1)
+	return &wire.DeviceLink{Offer: []byte("offer")}, nil
+}
+
+func (s *stubs) ApproveDeviceLink(context.Context, identity.Principal, *identity.Login, *wire.ApproveDeviceLinkRequest) (*wire.Done, error) {
+	s.calls.Add(1)
+	return &wire.Done{}, nil
+}
+
+func (s *stubs) FinishDeviceLink(context.Context, *wire.FinishDeviceLinkRequest, []byte) (*wire.Session, identity.Principal, error) {
+	s.calls.Add(1)
+	return session(), s.principal(), nil
 }
 
 func (s *stubs) StartSession(_ context.Context, l *identity.Login, _ *wire.StartSessionRequest, _ []byte) (*wire.Session, identity.Principal, error) {
@@ -83,7 +149,9 @@ func (s *stubs) Refresh(context.Context, *wire.RefreshSessionRequest, []byte) (*
 	return session(), s.principal(), nil
 }
 
-func (s *stubs) Authenticate(*wire.AuthenticateRequest, []byte) (identity.Principal, error) {
+func (*stubs) Abandoned(*identity.Login) {}
+
+func (s *stubs) Authenticate(_ context.Context, _ *wire.AuthenticateRequest, _ []byte) (identity.Principal, error) {
 	s.calls.Add(1)
 	if s.panics.Load() {
 		panic("in the reader")
@@ -174,6 +242,10 @@ func services(s *stubs) (*Services, func()) {
 	hub := delivery.NewHub(s, m, log, time.Now)
 	lane := delivery.NewLane(s, m, log, time.Now, hub.Announce)
 	rules := policy.Default()
-	return &Services{Identity: s, Keys: s, Channels: s, Lane: lane, Hub: hub, Cell: store.Cell{ID: ids.New(), RestoreEpoch: 1},
-		Policy: func() *policy.Policy { return rules }, Metrics: m, Log: log, Now: time.Now, Server: "cell test"}, lane.Close
+	rules.Limits.RequestsPerSecond, rules.Limits.RequestBurst = 100_000, 200_000 // Tests of limits have lower ones.
+	rules.Limits.LoginsPerMinute = 600_000
+	v := &Services{Identity: s, Keys: s, Channels: s, Lane: lane, Hub: hub, Cell: store.Cell{ID: ids.New(), RestoreEpoch: 1},
+		Policy: func() *policy.Policy { return rules }, Metrics: m, Log: log, Now: time.Now, Server: "cell test", Logins: NewLoginGate()}
+	v.Limits = limits.New(func() *policy.Policy { return v.Policy() }, time.Now)
+	return v, lane.Close
 }

@@ -216,7 +216,9 @@ func TestAnAccountHasSoManyDevices(t *testing.T) {
 	const most = 5
 	add := func() error {
 		n := Device{ID: ids.New(), AccountID: a.ID, Key: d.Key, Certificate: d.Certificate, CreatedAt: time.Now()}
-		return s.AddDevice(context.Background(), n, Session{ID: ids.New(), DeviceID: n.ID, RefreshHash: []byte("h"), CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}, most)
+		_, err := s.AddDevice(context.Background(), n, Session{ID: ids.New(), DeviceID: n.ID, RefreshHash: []byte("h"), CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}, most,
+			aboutDevice(a.ID, n.ID))
+		return err
 	}
 	results := make(chan error, 2*most)
 	for range cap(results) { // All at once.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"quicproquo.dev/cell/audit"
 	"quicproquo.dev/schema/ids"
 )
 
@@ -33,8 +34,9 @@ type Channel struct {
 	LastSeq    uint64
 }
 
-// DirectChannel returns the one channel between two accounts and makes it when there is none.
-func (s *Store) DirectChannel(ctx context.Context, a, b ids.ID, now time.Time) (Channel, error) {
+// DirectChannel returns the one channel between two accounts and makes it when there is none; what events make of its
+// id is stored when it is made. ErrNotFound: one of the accounts is not there, or is being deleted.
+func (s *Store) DirectChannel(ctx context.Context, a, b ids.ID, now time.Time, events ...func(channel ids.ID) audit.Event) (Channel, error) {
 	if a.Compare(b) > 0 {
 		a, b = b, a
 	}
@@ -42,18 +44,35 @@ func (s *Store) DirectChannel(ctx context.Context, a, b ids.ID, now time.Time) (
 	if !errors.Is(err, ErrNotFound) {
 		return c, err
 	}
-	err = s.tx(ctx, func(tx pgx.Tx) error {
+	err = s.audited(ctx, func(tx pgx.Tx, r *recording) error {
+		if err := bothThere(ctx, tx, a, b); err != nil {
+			return err
+		}
 		id := ids.New()
 		var batch pgx.Batch
 		batch.Queue(`INSERT INTO channels (channel_id, kind, created_at) VALUES ($1, $2, $3)`, id, ChannelDirect, utc(now))
 		batch.Queue(`INSERT INTO direct_channels (account_low, account_high, channel_id) VALUES ($1, $2, $3)`, a, b, id)
 		batch.Queue(`INSERT INTO channel_members (channel_id, account_id) VALUES ($1, $2), ($1, $3)`, id, a, b)
-		return tx.SendBatch(ctx, &batch).Close()
+		for _, e := range events {
+			if err := r.queue(ctx, &batch, e(id)); err != nil {
+				return err
+			}
+		}
+		return r.send(ctx, &batch)
 	})
 	if err != nil && !errors.Is(err, ErrExists) { // Another opener was first: read theirs.
 		return Channel{}, err
 	}
 	return s.directChannel(ctx, a, b)
+}
+
+// bothThere keeps two accounts from being deleted until the transaction ends. ErrNotFound: one of them is.
+func bothThere(ctx context.Context, tx pgx.Tx, a, b ids.ID) error {
+	tag, err := tx.Exec(ctx, `SELECT FROM accounts WHERE account_id IN ($1, $2) AND deleting_at IS NULL ORDER BY account_id FOR KEY SHARE`, a, b)
+	if err == nil && tag.RowsAffected() != 2 {
+		err = ErrNotFound
+	}
+	return err
 }
 
 func (s *Store) directChannel(ctx context.Context, low, high ids.ID) (Channel, error) {
@@ -89,10 +108,12 @@ type Group struct {
 
 // CreateGroup makes a generation with its Welcomes and cursors, in one transaction, and returns the channel's last
 // sequence before the new generation. ErrConflict when the channel is no longer at the generation before; but the
-// winner who asks again, with the same GroupInfo, is answered as the first time, and its Welcomes keep Seq 0.
-func (s *Store) CreateGroup(ctx context.Context, g *Group) (start uint64, err error) {
-	err = s.tx(ctx, func(tx pgx.Tx) error {
-		heads, err := lockHeads(ctx, tx, append(inboxes(g.Welcomes), g.ChannelID))
+// winner who asks again, with the same GroupInfo, is answered as the first time, and its Welcomes keep Seq 0. The events
+// are stored with a generation that is made. ErrRevoked: one of the devices was revoked.
+func (s *Store) CreateGroup(ctx context.Context, g *Group, events ...audit.Event) (start uint64, err error) {
+	err = s.audited(ctx, func(tx pgx.Tx, r *recording) error {
+		devices := append(inboxes(g.Welcomes), g.Creator) // Their inboxes have the same ids.
+		heads, err := lockHeads(ctx, tx, append(devices, g.ChannelID))
 		if err != nil {
 			return err
 		}
@@ -100,11 +121,17 @@ func (s *Store) CreateGroup(ctx context.Context, g *Group) (start uint64, err er
 		if !ok {
 			return ErrNotFound
 		}
+		if head.closed {
+			return ErrClosed
+		}
 		if g.Generation > head.generation+1 {
 			return ErrConflict // There is none such, nor can it be made.
 		}
 		if g.Generation <= head.generation {
 			start, err = s.earlierCreation(ctx, tx, g)
+			return err
+		}
+		if err := allLive(ctx, tx, devices); err != nil { // Who revokes one holds its inbox.
 			return err
 		}
 		start = head.lastSeq
@@ -116,12 +143,22 @@ func (s *Store) CreateGroup(ctx context.Context, g *Group) (start uint64, err er
 		b.Queue(`INSERT INTO groups (channel_id, generation, epoch, start_seq, group_info_sealed, creator_id, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 			g.ChannelID, g.Generation, g.Epoch, start, s.sealer.seal("groups.group_info", ids.GroupID(g.ChannelID, g.Generation), g.GroupInfo), g.Creator, utc(g.At))
 		b.Queue(`INSERT INTO cursors (device_id, channel_id, acked_seq) SELECT unnest($1::uuid[]), $2, $3 ON CONFLICT (device_id, channel_id) DO NOTHING`,
-			append(inboxes(g.Welcomes), g.Creator), g.ChannelID, start)
+			devices, g.ChannelID, start)
 		queueHeads(&b, heads)
 		queueMessages(&b, g.Welcomes)
-		return tx.SendBatch(ctx, &b).Close()
+		return r.send(ctx, &b, events...)
 	})
 	return start, err
+}
+
+// allLive checks that devices are not revoked.
+func allLive(ctx context.Context, tx pgx.Tx, devices []ids.ID) error {
+	var live int
+	err := tx.QueryRow(ctx, `SELECT count(*) FROM devices WHERE device_id = ANY ($1) AND revoked_at IS NULL`, devices).Scan(&live)
+	if err == nil && live != len(devices) {
+		err = ErrRevoked
+	}
+	return err
 }
 
 // earlierCreation answers a repeated creation, and tells it from one that lost.

@@ -24,9 +24,12 @@ var (
 type Append struct {
 	Message Message   // Seq and AcceptedAt are filled in; of the first when Duplicate.
 	IDTime  time.Time // Of the delivery id.
+	// Admit is asked when the message is found to be new and would be stored; its error becomes Err. When the batch is
+	// tried again, so is Admit. Nil: it is stored.
+	Admit func() error
 
 	Duplicate bool
-	Err       error // ErrNotFound, ErrOtherGeneration or ErrDeliveryIDReused: this message was not stored.
+	Err       error // ErrNotFound, ErrClosed, ErrOtherGeneration, ErrDeliveryIDReused or Admit's: this message was not stored.
 }
 
 // AppendBatch stores messages of any channels in one transaction and two round trips. An error means that nothing
@@ -156,8 +159,11 @@ func (t *appendTx) decide() {
 			a.Err = ErrDeliveryIDReused
 		case seen:
 			a.Duplicate, m.Seq, m.AcceptedAt = true, first.Message.Seq, first.Message.AcceptedAt
+		case h.closed:
+			a.Err = ErrClosed
 		case h.generation != m.Generation:
 			a.Err = ErrOtherGeneration
+		case !a.admitted():
 		default:
 			h.lastSeq++
 			h.grown = true
@@ -167,6 +173,14 @@ func (t *appendTx) decide() {
 			t.fresh = append(t.fresh, a)
 		}
 	}
+}
+
+// admitted asks Admit, and notes its refusal.
+func (a *Append) admitted() bool {
+	if a.Admit != nil {
+		a.Err = a.Admit()
+	}
+	return a.Err == nil
 }
 
 func (t *appendTx) write(ctx context.Context, s *Store) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"quicproquo.dev/cell/audit"
 	"quicproquo.dev/schema/ids"
 )
 
@@ -23,13 +24,18 @@ type KeyPackage struct {
 	Package    []byte // MLSMessage.
 }
 
-// AddKeyPackages stores a device's KeyPackages, all or none. ErrExists when one, or its init key, was ever stored
+// AddKeyPackages stores a device's KeyPackages with events, all or none. ErrExists when one, or its init key, was ever stored
 // before; ErrTooMany when the device would then have more than most unexpired one-time packages. A last-resort
-// package replaces the one before.
-func (s *Store) AddKeyPackages(ctx context.Context, device ids.ID, packages []KeyPackage, most int, now time.Time) error {
-	return s.tx(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SELECT FROM devices WHERE device_id = $1 FOR NO KEY UPDATE`, device); err != nil {
+// package replaces the one before. ErrRevoked: the device was revoked.
+func (s *Store) AddKeyPackages(ctx context.Context, device ids.ID, packages []KeyPackage, most int, now time.Time, events ...audit.Event) error {
+	return s.audited(ctx, func(tx pgx.Tx, r *recording) error {
+		var revoked bool
+		err := tx.QueryRow(ctx, `SELECT revoked_at IS NOT NULL FROM devices WHERE device_id = $1 FOR NO KEY UPDATE`, device).Scan(&revoked)
+		switch {
+		case err != nil:
 			return err
+		case revoked:
+			return ErrRevoked
 		}
 		var b pgx.Batch
 		for _, p := range packages {
@@ -51,7 +57,7 @@ func (s *Store) AddKeyPackages(ctx context.Context, device ids.ID, packages []Ke
 		if have > most {
 			return ErrTooMany
 		}
-		return nil
+		return r.send(ctx, &pgx.Batch{}, events...)
 	})
 }
 
@@ -69,10 +75,10 @@ func (s *Store) KeyPackageStatus(ctx context.Context, device ids.ID, now time.Ti
 
 // ClaimKeyPackages hands out one package of each of the account's devices, except skip: a one-time package for good,
 // else the last-resort one. The same claimer and request id are handed the same packages again; that there were none
-// is not remembered.
-func (s *Store) ClaimKeyPackages(ctx context.Context, claimer, request, account, skip ids.ID, now time.Time) ([]KeyPackage, error) {
+// is not remembered. What events make of the packages is stored with a claim that is not a repeated one.
+func (s *Store) ClaimKeyPackages(ctx context.Context, claimer, request, account, skip ids.ID, now time.Time, events ...func([]KeyPackage) audit.Event) ([]KeyPackage, error) {
 	var claimed []KeyPackage
-	err := s.tx(ctx, func(tx pgx.Tx) error {
+	err := s.audited(ctx, func(tx pgx.Tx, r *recording) error {
 		// The row is the lock: a second request with the same id waits here for the first to end.
 		tag, err := tx.Exec(ctx, `INSERT INTO key_package_claims (claimer_id, request_id, account_id, device_ids, packages, last_resort, claimed_at)
 			VALUES ($1, $2, $3, '{}', '{}', '{}', $4) ON CONFLICT DO NOTHING`, claimer, request, account, utc(now))
@@ -89,7 +95,14 @@ func (s *Store) ClaimKeyPackages(ctx context.Context, claimer, request, account,
 		if len(claimed) == 0 {
 			return errNothing // Roll back.
 		}
-		return rememberClaim(ctx, tx, claimer, request, claimed)
+		var b pgx.Batch
+		rememberClaim(&b, claimer, request, claimed)
+		for _, e := range events {
+			if err := r.queue(ctx, &b, e(claimed)); err != nil {
+				return err
+			}
+		}
+		return r.send(ctx, &b)
 	})
 	if errors.Is(err, errNothing) {
 		return nil, nil
@@ -119,7 +132,8 @@ func earlierClaim(ctx context.Context, tx pgx.Tx, claimer, request, account ids.
 }
 
 func claim(ctx context.Context, tx pgx.Tx, account, skip ids.ID, now time.Time) ([]KeyPackage, error) {
-	rows, err := tx.Query(ctx, `SELECT device_id FROM devices WHERE account_id = $1 AND device_id <> $2 AND revoked_at IS NULL ORDER BY device_id`, account, skip)
+	rows, err := tx.Query(ctx, `SELECT device_id FROM devices JOIN accounts USING (account_id)
+		WHERE account_id = $1 AND device_id <> $2 AND revoked_at IS NULL AND disabled_at IS NULL AND deleting_at IS NULL ORDER BY device_id`, account, skip)
 	if err != nil {
 		return nil, err
 	}
@@ -155,14 +169,13 @@ func claimOne(ctx context.Context, tx pgx.Tx, device ids.ID, now time.Time) (Key
 	return p, err
 }
 
-func rememberClaim(ctx context.Context, tx pgx.Tx, claimer, request ids.ID, claimed []KeyPackage) error {
+func rememberClaim(b *pgx.Batch, claimer, request ids.ID, claimed []KeyPackage) {
 	devices, packages, lastResort := make([]ids.ID, len(claimed)), make([][]byte, len(claimed)), make([]bool, len(claimed))
 	for i, p := range claimed {
 		devices[i], packages[i], lastResort[i] = p.DeviceID, p.Package, p.LastResort
 	}
-	_, err := tx.Exec(ctx, `UPDATE key_package_claims SET device_ids = $3, packages = $4, last_resort = $5
+	b.Queue(`UPDATE key_package_claims SET device_ids = $3, packages = $4, last_resort = $5
 		WHERE claimer_id = $1 AND request_id = $2`, claimer, request, devices, packages, lastResort)
-	return err
 }
 
 // SweepKeyPackages deletes packages that expired before now, and claims made before claimsBefore.

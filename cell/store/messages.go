@@ -24,6 +24,7 @@ const (
 	MessageCommit      MessageKind = 2
 	MessageProposal    MessageKind = 3
 	MessageWelcome     MessageKind = 4
+	MessageNotice      MessageKind = 5
 )
 
 // Message is a row of messages. Its fields do not change once it is stored, so it is shared between readers.
@@ -62,6 +63,7 @@ func (m *Message) Fingerprint() [fingerprintSize]byte {
 type head struct {
 	generation uint32
 	lastSeq    uint64
+	closed     bool
 	grown      bool
 }
 
@@ -75,14 +77,14 @@ func lockHeads(ctx context.Context, tx pgx.Tx, channels []ids.ID) (map[ids.ID]*h
 	return collectHeads(rows)
 }
 
-const lockHeadsSQL = `SELECT channel_id, generation, last_seq FROM channels WHERE channel_id = ANY ($1) ORDER BY channel_id FOR NO KEY UPDATE`
+const lockHeadsSQL = `SELECT channel_id, generation, last_seq, closed_until IS NOT NULL FROM channels WHERE channel_id = ANY ($1) ORDER BY channel_id FOR NO KEY UPDATE`
 
 func collectHeads(rows pgx.Rows) (map[ids.ID]*head, error) {
 	heads := map[ids.ID]*head{}
 	var id ids.ID
 	var h head
-	_, err := pgx.ForEachRow(rows, []any{&id, &h.generation, &h.lastSeq}, func() error {
-		heads[id] = &head{generation: h.generation, lastSeq: h.lastSeq}
+	_, err := pgx.ForEachRow(rows, []any{&id, &h.generation, &h.lastSeq, &h.closed}, func() error {
+		heads[id] = &head{generation: h.generation, lastSeq: h.lastSeq, closed: h.closed}
 		return nil
 	})
 	return heads, err
@@ -157,7 +159,8 @@ func (c *messageColumns) add(m *Message) {
 const readSQL = `WITH page AS (SELECT * FROM messages WHERE channel_id = $1 AND seq > $2 AND expires_at > $3 ORDER BY seq LIMIT $4),
 	sized AS (SELECT *, sum(octet_length(payload)) OVER (ORDER BY seq) AS total FROM page)
 	SELECT m.seq, m.kind, m.generation, coalesce(d.account_id, m.sender_id), m.sender_id, m.delivery_id, m.about_channel,
-	m.accepted_at, m.expires_at, m.checksum, m.payload FROM sized m LEFT JOIN devices d ON d.device_id = m.sender_id
+	m.accepted_at, m.expires_at, m.checksum, m.payload, gone.account_sealed FROM sized m LEFT JOIN devices d ON d.device_id = m.sender_id
+	LEFT JOIN departed_senders gone ON gone.device_id = m.sender_id AND d.device_id IS NULL
 	WHERE m.total <= $5 OR m.total = octet_length(m.payload) ORDER BY m.seq`
 
 // ReadMessages returns up to limit unexpired messages of a channel after a sequence, in order, and their total
@@ -171,7 +174,7 @@ func (s *Store) ReadMessages(ctx context.Context, channel ids.ID, after uint64, 
 	defer rows.Close()
 	var list []*Message
 	for rows.Next() {
-		m, err := scanMessage(rows, channel)
+		m, err := s.scanMessage(rows, channel)
 		if err != nil {
 			return list, err
 		}
@@ -180,12 +183,18 @@ func (s *Store) ReadMessages(ctx context.Context, channel ids.ID, after uint64, 
 	return list, classify(rows.Err())
 }
 
-func scanMessage(rows pgx.Rows, channel ids.ID) (*Message, error) {
+func (s *Store) scanMessage(rows pgx.Rows, channel ids.ID) (*Message, error) {
 	m := &Message{ChannelID: channel}
-	var sum []byte
+	var sum, departed []byte
 	if err := rows.Scan(&m.Seq, &m.Kind, &m.Generation, &m.SenderAccount, &m.SenderID, &m.DeliveryID, &m.AboutChannel,
-		&m.AcceptedAt, &m.ExpiresAt, &sum, &m.Payload); err != nil {
+		&m.AcceptedAt, &m.ExpiresAt, &sum, &m.Payload, &departed); err != nil {
 		return nil, classify(err)
+	}
+	if departed != nil {
+		var err error
+		if m.SenderAccount, err = s.departed(m.SenderID, departed); err != nil {
+			return nil, err
+		}
 	}
 	if want := m.Fingerprint(); !bytes.Equal(sum, want[:]) {
 		return nil, fmt.Errorf("%w: message %d of channel %s", ErrCorrupt, m.Seq, channel)

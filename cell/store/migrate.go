@@ -17,7 +17,7 @@ import (
 var migrations embed.FS
 
 // SchemaVersion is the newest migration this release knows.
-const SchemaVersion = 1
+const SchemaVersion = 5
 
 // ErrIncompatible says that this release and the database's schema do not fit. The message says what to do.
 var ErrIncompatible = errors.New("database schema and release do not fit")

@@ -31,7 +31,7 @@ var (
 
 const (
 	defaultMaxConns = 16
-	urgentConns     = 2 // One for the lane of commits, one for cursors.
+	urgentConns     = 3 // One for the lane of commits, one for cursors, one for revocations.
 	connectPatience = 5 * time.Second
 	cancelDelay     = 100 * time.Millisecond // A query whose context ended gets this long to end by itself,
 	abortDelay      = time.Second            // and this long until its connection is given up.
@@ -41,17 +41,21 @@ const (
 // Store is an open database.
 type Store struct {
 	pool   *pgxpool.Pool
-	urgent *pgxpool.Pool // For commits and cursors, which must not queue behind everybody's reads.
+	urgent *pgxpool.Pool // For commits, cursors and revocations, which must not queue behind everybody's reads.
 	sealer *Sealer
+	audit  *auditLog // Nil until EnableAudit.
 
-	detachPatience time.Duration
+	detachPatience                 time.Duration
+	deletionChannels, deletionRows int // Of one step.
+	// crash, when a test sets it, is asked at the points of a deletion; an error ends it there, as the process's death would.
+	crash func(point string) error
 }
 
 // Options say where the database is and what seals its columns.
 type Options struct {
 	URI      string // PostgreSQL connection string; a secret.
 	Sealer   *Sealer
-	MaxConns int32 // Besides the two that commits and cursors have to themselves. 0: 16.
+	MaxConns int32 // Besides the three that commits, cursors and revocations have to themselves. 0: 16.
 }
 
 // Open connects. It does not migrate; CheckCompatible says whether this release may use what is there.
@@ -61,7 +65,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, errors.New("the database URI is not a PostgreSQL connection string") // err may quote the password.
 	}
 	tune(cfg)
-	s := &Store{sealer: o.Sealer, detachPatience: detachPatience}
+	s := &Store{sealer: o.Sealer, detachPatience: detachPatience, deletionChannels: deletionChannels, deletionRows: deletionRows}
 	if s.pool, err = newPool(ctx, cfg, cmp.Or(o.MaxConns, defaultMaxConns)); err != nil {
 		return nil, err
 	}
@@ -167,7 +171,8 @@ func classify(err error) error {
 	var pg *pgconn.PgError
 	var connect *pgconn.ConnectError
 	switch {
-	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrExists), errors.Is(err, ErrUnavailable), errors.Is(err, ErrConflict), errors.Is(err, ErrTooMany):
+	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrExists), errors.Is(err, ErrUnavailable), errors.Is(err, ErrConflict), errors.Is(err, ErrTooMany),
+		errors.Is(err, ErrChanged), errors.Is(err, ErrNoInvitation), errors.Is(err, ErrRevoked), errors.Is(err, ErrClosed), errors.Is(err, ErrDisabled):
 		return err
 	case errors.Is(err, pgx.ErrNoRows):
 		return ErrNotFound

@@ -80,8 +80,13 @@ func person(t *testing.T, s *Store, name string) (Account, Device) {
 // direct makes a channel with a group of two devices.
 func direct(t *testing.T, s *Store) (channel ids.ID, alice, bob Device) {
 	t.Helper()
-	a, alice := person(t, s, "alice")
-	b, bob := person(t, s, "bob")
+	return directNamed(t, s, "alice", "bob")
+}
+
+func directNamed(t *testing.T, s *Store, one, two string) (channel ids.ID, alice, bob Device) {
+	t.Helper()
+	a, alice := person(t, s, one)
+	b, bob := person(t, s, two)
 	c, err := s.DirectChannel(t.Context(), a.ID, b.ID, time.Now())
 	must(t, err)
 	welcome := Message{ChannelID: bob.ID, Kind: MessageWelcome, Generation: 1, SenderID: alice.ID, DeliveryID: ids.New(), AboutChannel: c.ID,
@@ -118,7 +123,7 @@ func TestCompatibilityRange(t *testing.T) {
 		ok     bool
 	}{
 		{`INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)`, true}, // A newer release expanded.
-		{`UPDATE cell SET min_compatible = 2`, false},                                      // A newer release contracted.
+		{fmt.Sprintf(`UPDATE cell SET min_compatible = %d`, SchemaVersion+1), false},       // A newer release contracted.
 	} {
 		if _, err := s.pool.Exec(t.Context(), x.change); err != nil {
 			t.Fatal(err)

@@ -3,10 +3,11 @@ package telemetry
 
 import (
 	"log/slog"
-	"runtime/debug"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"quicproquo.dev/internal/logging"
 )
 
 // Metrics are the cell's own; names and meanings stand in docs/slo.md and in each Help.
@@ -15,6 +16,15 @@ type Metrics struct {
 
 	Connections      prometheus.Gauge
 	Handshakes       *prometheus.CounterVec   // result: ok, failed.
+	HandshakeTime    prometheus.Histogram     // Seconds from a client's first packet to its end.
+	HandshakesOpen   prometheus.Gauge         // Under way.
+	Refused          *prometheus.CounterVec   // Connections, by reason: total, address, rate.
+	Retries          prometheus.Counter       // Handshakes that were asked to prove their address.
+	TooSlow          *prometheus.CounterVec   // Connections that were closed, by phase: hello, login, frame.
+	Limited          *prometheus.CounterVec   // Requests refused, by bucket: connection, address, account, logins, lookups.
+	Busy             *prometheus.CounterVec   // Requests refused, by queue: enqueue, logins.
+	Held             *prometheus.GaugeVec     // Connections not read at the moment, by what: requests, answers, calls, logins, limits.
+	MailboxFull      prometheus.Counter       // Live messages left to be read from the database.
 	Requests         *prometheus.HistogramVec // method, code; seconds.
 	AuthLatency      *prometheus.HistogramVec // step: signup, login, session, refresh, token; seconds.
 	EnqueueBatch     prometheus.Histogram     // Messages per commit.
@@ -26,9 +36,11 @@ type Metrics struct {
 	DeliveriesHeld   prometheus.Counter       // Times that a damaged row stopped a channel for a device.
 	Deliveries       *prometheus.CounterVec   // path: live, stored.
 	Subscriptions    prometheus.Gauge
+	Revoked          prometheus.Counter     // Connections ended because something of them was revoked.
 	PolicyReloads    *prometheus.CounterVec // result: ok, invalid.
 	DatabaseUp       prometheus.Gauge
 	PartitionsFailed prometheus.Counter
+	AuditFaults      prometheus.Counter
 	Panics           prometheus.Counter
 }
 
@@ -43,7 +55,16 @@ func New() *Metrics {
 	return &Metrics{
 		Registry:         r,
 		Connections:      f.gauge("connections", "Open client connections."),
-		Handshakes:       f.counters("handshakes_total", "QUIC handshakes by result.", "result"),
+		Handshakes:       f.counters("handshakes_total", "QUIC handshakes by result; refused ones are none.", "result"),
+		HandshakeTime:    f.histogram("handshake_duration_seconds", "Time from a client's first packet, after a Retry if there was one, to the end of its handshake.", latency),
+		HandshakesOpen:   f.gauge("handshakes_in_progress", "Handshakes that have begun and not ended; above the policy's handshakesBeforeRetry newcomers must prove their address."),
+		Refused:          f.counters("connections_refused_total", "Connections refused before they cost a handshake, by reason: total and address (as many as may be), rate (made too fast).", "reason"),
+		Retries:          f.counter("handshake_retries_total", "First packets that were answered with a Retry, for their sender to prove its address."),
+		TooSlow:          f.counters("connections_timed_out_total", "Connections closed because something did not come in time, by phase: hello, login, frame.", "phase"),
+		Limited:          f.counters("requests_limited_total", "Requests answered rateLimited, by the bucket that was empty.", "bucket"),
+		Busy:             f.counters("requests_busy_total", "Requests answered busy because a queue was full, by queue.", "queue"),
+		Held:             f.gauges("connections_held", "Connections from which nothing is read at the moment, by what they wait for.", "by"),
+		MailboxFull:      f.counter("mailbox_overflows_total", "Live messages that found a device's mailbox full and are read from the database instead."),
 		Requests:         f.histograms("request_duration_seconds", "Time to answer a request, by method and error code (ok: none).", latency, "method", "code"),
 		AuthLatency:      f.histograms("auth_duration_seconds", "Server time of an authentication step.", latency, "step"),
 		EnqueueBatch:     f.histogram("enqueue_batch_messages", "Messages per commit.", prometheus.ExponentialBuckets(1, 2, 10)),
@@ -54,10 +75,12 @@ func New() *Metrics {
 		DeliveryLag:      f.histogram("delivery_lag_seconds", "Time from acceptance to push of live deliveries.", latency),
 		DeliveriesHeld:   f.counter("deliveries_held_total", "Times that a channel was held back from a device because a stored row cannot be read; the log names it."),
 		Deliveries:       f.counters("deliveries_total", "Pushed deliveries, by path: live from memory, stored from the database.", "path"),
+		Revoked:          f.counter("connections_revoked_total", "Connections ended because their session, device or account was revoked."),
 		Subscriptions:    f.gauge("subscriptions", "Devices that are subscribed."),
 		PolicyReloads:    f.counters("policy_reloads_total", "Policy files read after a change, by result.", "result"),
 		DatabaseUp:       f.gauge("database_up", "1 when the database answered the last check."),
 		PartitionsFailed: f.counter("maintenance_failures_total", "Failed rounds of partition and expiry maintenance."),
+		AuditFaults:      f.counter("audit_faults_total", "Times that the audit log was found changed or rolled back, or that events of it were lost; the log says which. Each is an incident."),
 		Panics:           f.counter("panics_total", "Panics that were stopped before they could end the process; each is a defect."),
 	}
 }
@@ -66,6 +89,12 @@ type factory struct{ r prometheus.Registerer }
 
 func (f factory) gauge(name, help string) prometheus.Gauge {
 	g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "qpq", Name: name, Help: help})
+	f.r.MustRegister(g)
+	return g
+}
+
+func (f factory) gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "qpq", Name: name, Help: help}, labels)
 	f.r.MustRegister(g)
 	return g
 }
@@ -94,8 +123,9 @@ func (f factory) histograms(name, help string, buckets []float64, labels ...stri
 	return h
 }
 
-// Panicked counts and logs, with its stack, a panic that somebody recovered.
+// Panicked counts and logs, with its stack, a panic that somebody recovered. What a panic's value says is logged only
+// where it cannot be of anybody's data.
 func (m *Metrics) Panicked(log *slog.Logger, where string, recovered any) {
 	m.Panics.Inc()
-	log.Error("a panic was stopped", "in", where, "panic", recovered, "stack", string(debug.Stack()))
+	log.Error("a panic was stopped", "in", where, "panic", logging.Panic(recovered), "stack", logging.Stack(2))
 }

@@ -65,7 +65,7 @@ func (c *calls) failAll(err error) {
 }
 
 // Call sends a request and waits for its answer until ctx ends; the request may have been carried out even when Call
-// fails. Errors: *wire.Error from the cell, *LostError, ErrProtocol, ErrClosed, ctx's.
+// fails. Errors: *wire.Error from the cell, *LostError, *RefusedError, ErrProtocol, ErrClosed, ctx's.
 func (c *Conn) Call(ctx context.Context, req wire.Request) (wire.Response, error) {
 	id, ch, err := c.calls.add()
 	if err != nil {
@@ -139,7 +139,7 @@ func (c *Conn) sendError(ctx context.Context, err error) error {
 	case c.Err() != nil:
 		return c.Err()
 	}
-	return &LostError{err}
+	return c.remote.broken(err)
 }
 
 // write is the only writer of the control stream. It sends together what has queued up meanwhile.

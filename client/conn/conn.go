@@ -3,6 +3,7 @@ package conn
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -36,10 +37,13 @@ type Options struct {
 	Endpoint string // HOST:PORT.
 	Trust    Trust
 	Client   string // Name and version of the client, for the cell's logs.
+	// Certificate is shown to a cell that asks for one; nil is none.
+	Certificate *tls.Certificate
 }
 
 // Conn is one connection to a cell, past its hello. It is safe for concurrent use.
 type Conn struct {
+	remote  remote
 	quic    *quic.Conn
 	control *quic.Stream
 	hello   *wire.HelloResponse
@@ -52,7 +56,7 @@ type Conn struct {
 }
 
 // Dial connects and says hello. Errors: ErrNoTrust, ErrWrongCA, ErrWrongPin, ErrWrongHost, ErrTLS,
-// *UnreachableError, or *wire.Error when the cell refuses the hello. Close the connection when done with it.
+// *CertificateError, *UnreachableError, *RefusedError, or *wire.Error when the cell refuses the hello. Close the connection when done with it.
 func Dial(ctx context.Context, o Options) (*Conn, error) {
 	q, err := dialQUIC(ctx, o)
 	if err != nil {
@@ -60,9 +64,9 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 	}
 	control, err := q.OpenStream()
 	if err != nil {
-		return nil, errors.Join(&LostError{err}, q.CloseWithError(0, ""))
+		return nil, errors.Join(o.remote().broken(err), q.CloseWithError(0, ""))
 	}
-	c := newConn(q, control)
+	c := newConn(q, control, o.remote())
 	if err := c.sayHello(ctx, o.Client); err != nil {
 		c.Close()
 		return nil, err
@@ -79,7 +83,11 @@ func dialQUIC(ctx context.Context, o Options) (*quic.Conn, error) {
 		return nil, ErrNoTrust
 	}
 	var verdict error
-	q, err := quic.DialAddr(ctx, o.Endpoint, o.Trust.tlsConfig(host, &verdict), quicConfig())
+	config := o.Trust.tlsConfig(host, &verdict)
+	if o.Certificate != nil { // Certificates would be kept back when the cell names other CAs, and nobody would know why.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return o.Certificate, nil }
+	}
+	q, err := quic.DialAddr(ctx, o.Endpoint, config, quicConfig())
 	switch {
 	case err == nil:
 		return q, nil
@@ -88,16 +96,41 @@ func dialQUIC(ctx context.Context, o Options) (*quic.Conn, error) {
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("connecting to %s: %w", o.Endpoint, ctx.Err())
 	}
-	return nil, refused(o.Endpoint, err)
+	return nil, o.remote().refused(err)
 }
 
+// remote is the cell that a connection leads to, and what it was shown.
+type remote struct {
+	endpoint string
+	shown    bool // A client certificate.
+}
+
+func (o Options) remote() remote { return remote{o.Endpoint, o.Certificate != nil} }
+
 // refused tells a cell that answered and refused from one that did not answer.
-func refused(endpoint string, err error) error {
+func (p remote) refused(err error) error {
+	if judged := p.judged(err); judged != nil {
+		return judged
+	}
 	var transport *quic.TransportError
 	if errors.As(err, &transport) && transport.ErrorCode.IsCryptoError() {
 		return fmt.Errorf("%w: %w", ErrTLS, err)
 	}
-	return &UnreachableError{endpoint, err}
+	if refuses(err) {
+		return &RefusedError{p.endpoint, err}
+	}
+	return &UnreachableError{p.endpoint, err}
+}
+
+// broken tells a cell that closes a connection because it has too many from one that broke.
+func (p remote) broken(err error) error {
+	if judged := p.judged(err); judged != nil {
+		return judged
+	}
+	if refuses(err) {
+		return &RefusedError{p.endpoint, err}
+	}
+	return &LostError{err}
 }
 
 func quicConfig() *quic.Config {
@@ -112,8 +145,8 @@ func quicConfig() *quic.Config {
 	}
 }
 
-func newConn(q *quic.Conn, control *quic.Stream) *Conn {
-	c := &Conn{quic: q, control: control, pushes: make(chan wire.Push, pushQueue), writes: make(chan []byte, writeQueue)}
+func newConn(q *quic.Conn, control *quic.Stream, p remote) *Conn {
+	c := &Conn{remote: p, quic: q, control: control, pushes: make(chan wire.Push, pushQueue), writes: make(chan []byte, writeQueue)}
 	c.ctx, c.stop = context.WithCancelCause(context.Background())
 	c.wg.Go(c.readControl)
 	c.wg.Go(c.acceptAlone)
@@ -144,7 +177,7 @@ func (c *Conn) Pushes() <-chan wire.Push { return c.pushes }
 // Done is closed when the connection has ended.
 func (c *Conn) Done() <-chan struct{} { return c.ctx.Done() }
 
-// Err returns why the connection ended: ErrClosed, ErrProtocol, *LostError, or the cell's *wire.Error; nil while it
+// Err returns why the connection ended: ErrClosed, ErrProtocol, *LostError, *RefusedError, or the cell's *wire.Error; nil while it
 // lives.
 func (c *Conn) Err() error {
 	if c.ctx.Err() == nil {
@@ -155,12 +188,21 @@ func (c *Conn) Err() error {
 
 // Prove returns the device's proof for this connection, by its TLS exporter.
 func (c *Conn) Prove(device ed25519.PrivateKey) ([]byte, error) {
+	exporter, err := c.Exporter()
+	if err != nil {
+		return nil, err
+	}
+	return devicecert.Prove(device, exporter), nil
+}
+
+// Exporter returns this connection's TLS exporter, which proofs sign.
+func (c *Conn) Exporter() ([]byte, error) {
 	state := c.quic.ConnectionState().TLS
 	exporter, err := state.ExportKeyingMaterial(devicecert.ExporterLabel, nil, devicecert.ExporterSize)
 	if err != nil {
 		return nil, fmt.Errorf("exporting keying material: %w", err)
 	}
-	return devicecert.Prove(device, exporter), nil
+	return exporter, nil
 }
 
 // Close ends the connection and waits for its goroutines. Open calls fail with ErrClosed.
@@ -182,5 +224,5 @@ func (c *Conn) lost(err error) {
 		c.stop(err)
 		return
 	}
-	c.stop(&LostError{err})
+	c.stop(c.remote.broken(err))
 }

@@ -20,7 +20,10 @@ func (s *Store) Destroy() error {
 	if err != nil {
 		return err
 	}
-	profile := filepath.Join(s.dir, profileFile)
+	if err := s.AbandonRekey(context.Background()); err != nil {
+		return err
+	}
+	profile := s.profilePath()
 	f, err := os.OpenFile(profile, os.O_WRONLY, 0) //nolint:gosec // our own.
 	if err != nil {
 		return err

@@ -44,24 +44,24 @@ func sealProfile(key, passphrase []byte, k KDF) []byte {
 }
 
 // openProfile reverses sealProfile. path is for errors only.
-func openProfile(path string, b, passphrase []byte) ([]byte, error) {
+func openProfile(path string, b, passphrase []byte) ([]byte, KDF, error) {
 	if len(b) != profileSize || string(b[:len(profileMagic)]) != profileMagic {
-		return nil, &CorruptError{path, "not a profile file"}
+		return nil, KDF{}, &CorruptError{path, "not a profile file"}
 	}
 	if sum := sha256.Sum256(b[:sumOffset]); !bytes.Equal(sum[:], b[sumOffset:]) {
-		return nil, &CorruptError{path, "checksum differs"}
+		return nil, KDF{}, &CorruptError{path, "checksum differs"}
 	}
 	k := KDF{binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint32(b[12:]), b[16]}
 	if !k.valid() {
-		return nil, &CorruptError{path, "Argon2id parameters out of range"}
+		return nil, KDF{}, &CorruptError{path, "Argon2id parameters out of range"}
 	}
 	kek := k.derive(passphrase, b[saltOffset:nonceOffset])
 	defer clear(kek)
 	key, err := gcm(kek).Open(nil, b[nonceOffset:wrappedOffset], b[wrappedOffset:sumOffset], b[:nonceOffset])
 	if err != nil {
-		return nil, ErrWrongPassphrase
+		return nil, KDF{}, ErrWrongPassphrase
 	}
-	return key, nil
+	return key, k, nil
 }
 
 // Exists reports whether dir holds a profile.
@@ -88,7 +88,7 @@ func Create(dir string, passphrase []byte, kdf KDF) (*Store, error) {
 	if err := makeDirs(dir); err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, key: random(keySize)}
+	s := &Store{dir: dir, key: random(keySize), kdf: kdf}
 	if err := s.writeProfile(sealProfile(s.key, passphrase, kdf)); err != nil {
 		return nil, err
 	}
@@ -134,13 +134,12 @@ func Open(dir string, passphrase []byte) (*Store, error) {
 	case len(passphrase) == 0:
 		return nil, ErrEmptyPassphrase
 	}
-	key, err := openProfile(path, content, passphrase)
-	if err != nil {
+	s := &Store{dir: dir}
+	if err := s.openEither(content, passphrase); err != nil {
 		return nil, err
 	}
 	if err := makeDirs(dir); err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, key: key}
 	return s, s.sweep()
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 )
 
 const (
@@ -21,8 +22,10 @@ const (
 
 // Store is an open profile. It is safe for concurrent use, by several processes too.
 type Store struct {
-	dir string
-	key []byte
+	dir    string
+	key    []byte
+	kdf    KDF
+	byNext atomic.Bool // It was opened with the passphrase that is prepared to take the other's place.
 	// crash, when set, is asked after each step of a write; an error stops the write there and then, as the death of
 	// the process would.
 	crash func(step string) error

@@ -47,15 +47,20 @@ func (tx *Tx) Delete(name string) error {
 	if err != nil {
 		return err
 	}
+	return tx.s.remove(path, name)
+}
+
+// remove destroys a file, if it is there.
+func (s *Store) remove(path, name string) (err error) {
 	old := &oldFile{path: besides(path, oldPrefix, name)}
 	if old.f, err = openToWipe(path); err != nil || old.f == nil {
 		return err
 	}
 	defer old.close()
 	if err := os.Rename(path, old.path); err != nil {
-		return fmt.Errorf("deleting a record: %w", err)
+		return fmt.Errorf("deleting from the profile: %w", err)
 	}
-	return tx.s.finish(old, path)
+	return s.finish(old, path)
 }
 
 // finish makes a rename durable, then destroys the old version.
@@ -182,7 +187,7 @@ func (s *Store) sweep() error {
 	}
 	defer unlock()
 	// The profile's directory was the user's before it was ours: touch nothing there that we cannot have made.
-	return errors.Join(sweepDir(s.dir, tmpPrefix+profileFile+"-"),
+	return errors.Join(sweepDir(s.dir, tmpPrefix+profileFile+"-", tmpPrefix+nextFile+"-", oldPrefix+profileFile+"-", oldPrefix+nextFile+"-"),
 		sweepDir(filepath.Join(s.dir, recordsDir), tmpPrefix, oldPrefix))
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"quicproquo.dev/cell/server"
+	"quicproquo.dev/internal/secretflag"
 	"quicproquo.dev/internal/version"
 )
 
@@ -29,7 +31,10 @@ func main() {
 
 func command() *cobra.Command {
 	root := &cobra.Command{Use: "cell", Short: "The delivery server of a MessagingCell", SilenceUsage: true, SilenceErrors: true}
-	root.AddCommand(serve(), migrate(), printVersion())
+	root.AddCommand(serve(), migrate(), auditLog(), printVersion())
+	secretflag.Refuse(root, nil,
+		secretflag.Hint{Words: "database uri url dsn connection pass", Text: "write the connection string into the file of databaseURIFile, or set QPQ_DATABASE_URI"},
+		secretflag.Hint{Text: "keys stand in the files that the configuration names"})
 	return root
 }
 
@@ -55,7 +60,33 @@ func serve() *cobra.Command {
 }
 
 func migrate() *cobra.Command {
-	return withConfig("migrate", "Bring the database's schema up to this release", server.Migrate)
+	var role string
+	var dry bool
+	var out io.Writer
+	c := withConfig("migrate", "Bring the database's schema up to this release", func(ctx context.Context, c *server.Config, log *slog.Logger) error {
+		if !dry {
+			if err := server.Migrate(ctx, c, log); err != nil || role == "" {
+				return err
+			}
+		}
+		statements, err := server.GrantServer(ctx, c, role, dry)
+		if dry {
+			for _, sql := range statements {
+				fmt.Fprintln(out, sql+";")
+			}
+		}
+		return err
+	})
+	c.Flags().StringVar(&role, "server-role", "", "a database role for cell serve: grant it what serving needs; of the audit log, to read and to add")
+	c.Flags().BoolVar(&dry, "print-grants", false, "migrate nothing and grant nothing; print the grants of --server-role")
+	c.PreRunE = func(c *cobra.Command, _ []string) error {
+		out = c.OutOrStdout()
+		if dry && role == "" {
+			return errors.New("--print-grants needs --server-role")
+		}
+		return nil
+	}
+	return c
 }
 
 // withConfig is a command that reads --config and logs to standard error.
@@ -66,7 +97,9 @@ func withConfig(use, short string, run func(context.Context, *server.Config, *sl
 		if err != nil {
 			return err
 		}
-		return run(c.Context(), config, config.Logger(c.ErrOrStderr()))
+		log := config.Logger(c.ErrOrStderr())
+		slog.SetDefault(log) // What libraries log by themselves goes the same way.
+		return run(c.Context(), config, log)
 	}}
 	c.Flags().StringVar(&file, "config", "", "configuration file (required)")
 	_ = c.MarkFlagRequired("config")

@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
+	if config := os.Getenv(asWriter); config != "" {
+		write(config)
+	}
 	goleak.VerifyTestMain(pgtest.Wrap(m))
 }
 

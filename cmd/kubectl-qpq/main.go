@@ -10,7 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"quicproquo.dev/cmd/kubectl-qpq/admin"
 	"quicproquo.dev/cmd/kubectl-qpq/dev"
+	"quicproquo.dev/internal/secretflag"
 	"quicproquo.dev/internal/version"
 )
 
@@ -27,6 +29,8 @@ func main() {
 
 func command() *cobra.Command {
 	root := &cobra.Command{Use: "kubectl-qpq", Short: "Administer quicproquo messaging cells", SilenceUsage: true, SilenceErrors: true}
+	secretflag.Refuse(root, nil, secretflag.Hint{Text: "credentials stand in files: the Secret that --cell finds, --connection, or --client-cert and --client-key"})
+	root.AddCommand(admin.Commands()...)
 	root.AddCommand(devCommand(), &cobra.Command{Use: "version", Short: "Print the release", Args: cobra.NoArgs, Run: func(c *cobra.Command, _ []string) {
 		fmt.Fprintln(c.OutOrStdout(), "kubectl-qpq", version.String())
 	}})

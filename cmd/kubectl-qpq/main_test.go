@@ -62,7 +62,12 @@ type running struct {
 // serve starts `dev` and waits until it says how to reach the cell.
 func serve(t *testing.T, dir, listen string) *running {
 	t.Helper()
-	r := &running{Program: start(t, "dev", "-f", manifest(t, "{}"), "--dir", dir, "--listen", listen), dir: dir}
+	return serveSpec(t, dir, listen, "{}")
+}
+
+func serveSpec(t *testing.T, dir, listen, spec string) *running {
+	t.Helper()
+	r := &running{Program: start(t, "dev", "-f", manifest(t, spec), "--dir", dir, "--listen", listen), dir: dir}
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		b, err := os.ReadFile(filepath.Join(dir, "connection.json"))
 		if err == nil {

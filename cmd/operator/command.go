@@ -17,6 +17,7 @@ import (
 	"quicproquo.dev/controllers"
 	"quicproquo.dev/controllers/podcheck"
 	"quicproquo.dev/controllers/resources"
+	"quicproquo.dev/internal/secretflag"
 	"quicproquo.dev/internal/version"
 )
 
@@ -34,6 +35,7 @@ func command(env func(string) string) *cobra.Command {
 	}
 	o.register(root.Flags(), env)
 	root.Flags().AddGoFlag(flag.Lookup("kubeconfig")) // controller-runtime's.
+	secretflag.Refuse(root, nil, secretflag.Hint{Text: "the operator's credentials are its ServiceAccount's, or stand in the file of --kubeconfig"})
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the release", Args: cobra.NoArgs, Run: func(c *cobra.Command, _ []string) {
 		fmt.Fprintln(c.OutOrStdout(), "operator", version.String())
 	}})

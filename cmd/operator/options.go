@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"quicproquo.dev/controllers"
+	"quicproquo.dev/internal/logging"
 	"quicproquo.dev/internal/version"
 )
 
@@ -87,5 +88,5 @@ func (o *options) logger() (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
 		return nil, errors.New("--log-level: write debug, info, warn or error")
 	}
-	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})), nil
+	return logging.New(os.Stderr, logging.Options{Level: level, Open: true}), nil
 }

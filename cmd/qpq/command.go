@@ -9,12 +9,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"quicproquo.dev/client"
+	"quicproquo.dev/client/conn"
+	"quicproquo.dev/internal/secretflag"
 	"quicproquo.dev/internal/version"
 )
 
 // flags are the global ones, which may stand before or behind the verb.
 type flags struct {
 	cell, ca, pin, profile, deviceName string
+	clientCert, clientKey              string
 	json                               bool
 }
 
@@ -27,8 +30,10 @@ Sign up once; the profile then remembers the cell:
   qpq read --follow
 
 The passphrase is the account's password and protects the profile too. It is
-asked for, or taken from QPQ_PASSPHRASE. QPQ_CELL, QPQ_CA, QPQ_PIN and
-QPQ_PROFILE stand in for flags that are not given.`
+asked for, or taken from QPQ_PASSPHRASE; a new one from QPQ_NEW_PASSPHRASE, and
+recovery and reset codes from QPQ_CODE. No flag takes a secret. QPQ_CELL, QPQ_CA, QPQ_PIN,
+QPQ_PROFILE, QPQ_CLIENT_CERT and QPQ_CLIENT_KEY stand in for flags that are
+not given.`
 
 func (p *program) command() *cobra.Command {
 	root := &cobra.Command{
@@ -41,15 +46,21 @@ func (p *program) command() *cobra.Command {
 		RunE:          func(*cobra.Command, []string) error { return usageError("give a command; qpq --help lists them") },
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err.Error()) })
+	secretflag.Refuse(root, func(err error) error { return usageError(err.Error()) },
+		secretflag.Hint{Words: "code recover token", Text: "it is asked for, or taken from " + codeEnv},
+		secretflag.Hint{Text: "it is asked for, or taken from " + passphraseEnv + ", and a new one from " + newPassphraseEnv})
 	f := root.PersistentFlags()
 	f.StringVar(&p.flags.cell, "cell", "", "the cell's address, `HOST:PORT`")
 	f.StringVar(&p.flags.ca, "ca", "", "know the cell by its CA's certificate in this PEM `FILE`")
 	f.StringVar(&p.flags.pin, "pin", "", "know the cell by its CA's pin, `HEX`: the SHA-256 of the CA's public key")
+	f.StringVar(&p.flags.clientCert, "client-cert", "", "a client certificate for a cell that asks for one, in this PEM `FILE`")
+	f.StringVar(&p.flags.clientKey, "client-key", "", "the client certificate's private key, in this PEM `FILE`")
 	f.StringVar(&p.flags.profile, "profile", "", "the profile's `DIR` (default ~/.config/qpq)")
 	f.BoolVar(&p.flags.json, "json", false, "print JSON, one object a line, errors too")
 	root.MarkFlagsMutuallyExclusive("ca", "pin")
-	root.AddCommand(p.signupCommand(), p.loginCommand(), p.whoamiCommand(), p.dmCommand(), p.readCommand(), p.versionCommand())
+	root.MarkFlagsRequiredTogether("client-cert", "client-key")
+	root.AddCommand(p.signupCommand(), p.loginCommand(), p.logoutCommand(), p.passwdCommand(), p.recoverCodesCommand(), p.recoverCommand(),
+		p.resetCommand(), p.trustCommand(), p.devicesCommand(), p.accountCommand(), p.whoamiCommand(), p.dmCommand(), p.readCommand(), p.versionCommand())
 	return root
 }
 
@@ -77,16 +88,34 @@ func exactly(n int, message string) cobra.PositionalArgs {
 }
 
 func (p *program) signupCommand() *cobra.Command {
+	var codes bool
+	var invitation string
 	cmd := &cobra.Command{
 		Use:   "signup NAME",
 		Short: "Make an account with this as its first device",
-		Args:  exactly(1, "give the account's name: qpq signup NAME"),
+		Long: "Make an account with this as its first device. Where the cell asks for an\ninvitation, it is taken from --invite or " + codeEnv +
+			", or asked for.",
+		Args: exactly(1, "give the account's name: qpq signup NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.enter(cmd.Context(), client.Signup, args[0], true)
+			return p.signup(cmd.Context(), args[0], invitation, codes)
 		},
 	}
 	p.deviceNameFlag(cmd)
+	// No secret of the person's: it opens nothing once it is used, and that it is used is what comes next.
+	cmd.Flags().StringVar(&invitation, "invite", "", "`CODE` of the invitation, where the cell asks for one")
+	codesFlag(cmd, &codes)
 	return cmd
+}
+
+func codesFlag(cmd *cobra.Command, codes *bool) {
+	cmd.Flags().BoolVar(codes, "recovery-codes", false, "print recovery codes, for when the passphrase is forgotten")
+}
+
+func number(codes bool) int {
+	if codes {
+		return client.DefaultRecoveryCodes
+	}
+	return 0
 }
 
 func (p *program) loginCommand() *cobra.Command {
@@ -94,9 +123,7 @@ func (p *program) loginCommand() *cobra.Command {
 		Use:   "login NAME",
 		Short: "Add this device to an account, or renew its session",
 		Args:  exactly(1, "give the account's name: qpq login NAME"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.enter(cmd.Context(), client.Login, args[0], false)
-		},
+		RunE:  func(cmd *cobra.Command, args []string) error { return p.login(cmd.Context(), args[0]) },
 	}
 	p.deviceNameFlag(cmd)
 	return cmd
@@ -176,9 +203,26 @@ func (p *program) options(confirm bool) (client.Options, error) {
 	if err := p.trust(&o); err != nil {
 		return o, err
 	}
+	if err := p.certificate(&o); err != nil {
+		return o, err
+	}
 	var err error
 	o.Passphrase, err = p.passphrase(o.Profile, confirm)
 	return o, err
+}
+
+// certificate reads the client certificate, if there is one.
+func (p *program) certificate(o *client.Options) error {
+	cert, key := p.env(p.flags.clientCert, "QPQ_CLIENT_CERT"), p.env(p.flags.clientKey, "QPQ_CLIENT_KEY")
+	switch {
+	case cert == "" && key == "":
+		return nil
+	case cert == "" || key == "":
+		return usageError("a client certificate is two files: give both --client-cert FILE and --client-key FILE")
+	}
+	var err error
+	o.Certificate, err = conn.LoadCertificate(cert, key)
+	return err
 }
 
 // trust reads the CA or the pin: a flag wins over the environment, whichever of the two it is.

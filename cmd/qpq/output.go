@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"quicproquo.dev/client"
+	"quicproquo.dev/client/conn"
 	"quicproquo.dev/client/keystore"
 )
 
@@ -72,6 +73,14 @@ func describe(err error) (failedJSON, int) {
 		return failedJSON{Code: "unreadableMessages", Message: err.Error()}, exitFailed
 	case errors.Is(err, keystore.ErrNoProfile), errors.Is(err, client.ErrNoAccount):
 		err = fmt.Errorf("%w; make one with qpq signup NAME or qpq login NAME, or name another with --profile DIR", err)
+	case errors.Is(err, client.ErrLoggedOut), errors.Is(err, client.ErrPasswordChanged):
+		err = fmt.Errorf("%w: qpq login NAME", err)
+	case errors.Is(err, errNotMeant):
+		return failedJSON{Code: "notConfirmed", Message: err.Error()}, exitFailed
+	case errors.Is(err, client.ErrRevoked):
+		err = fmt.Errorf("%w: qpq login NAME --profile DIR, or qpq devices add --profile DIR. What it has received so far stays in this profile", err)
+	case isUnshown(err):
+		err = fmt.Errorf("%w: --client-cert FILE --client-key FILE", err)
 	case errors.Is(err, client.ErrNoCell):
 		err = fmt.Errorf("%w with --cell", err)
 	}
@@ -84,6 +93,12 @@ func describe(err error) (failedJSON, int) {
 		f.Code = "interrupted"
 	}
 	return f, exitFailed
+}
+
+// isUnshown recognizes a cell that asks for a client certificate when none was given.
+func isUnshown(err error) bool {
+	var refused *conn.CertificateError
+	return errors.As(err, &refused) && !refused.Shown
 }
 
 // isCobraUsage recognizes the one kind of mistake that cobra reports without letting us wrap it.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -32,8 +33,10 @@ func (p *program) passphrase(profile string, confirm bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer clear(second)
 	if !bytes.Equal(first, second) {
-		return nil, errors.New("the two passphrases differ")
+		clear(first)
+		return nil, errDiffer
 	}
 	return first, nil
 }
@@ -54,4 +57,21 @@ func askTerminal(question string) ([]byte, error) {
 		return nil, fmt.Errorf("reading the passphrase: %w", err)
 	}
 	return answer, nil
+}
+
+// askVisibly asks on the terminal, and shows what is typed.
+func askVisibly(question string) ([]byte, error) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return nil, errors.New("there is no terminal to ask on")
+	}
+	defer tty.Close()
+	if _, err := fmt.Fprint(tty, question); err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(tty).ReadBytes('\n')
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	}
+	return bytes.TrimSpace(line), nil
 }

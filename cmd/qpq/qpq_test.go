@@ -33,6 +33,7 @@ func makeProgram(env map[string]string, answers ...string) *harness {
 			}
 			return []byte(answers[len(h.asked)-1]), nil
 		}}
+	h.ask = h.prompt
 	return h
 }
 
@@ -205,5 +206,49 @@ func TestQueuedIsSaid(t *testing.T) {
 	f, exit := describe(&client.QueuedError{DeliveryID: id, Cause: errors.New("x")})
 	if exit != exitFailed || f.Queued != id.String() {
 		t.Errorf("%+v, exit %d", f, exit)
+	}
+}
+
+func TestNewPassphraseAndCode(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		env     map[string]string
+		answers []string
+		want    string // Empty: an error.
+		asked   int
+	}{
+		"environment":       {map[string]string{"QPQ_NEW_PASSPHRASE": "env"}, nil, "env", 0},
+		"empty environment": {map[string]string{"QPQ_NEW_PASSPHRASE": ""}, nil, "", 0},
+		"asked twice":       {nil, []string{"a", "a"}, "a", 2},
+		"two answers":       {nil, []string{"a", "b"}, "", 2},
+		"nobody answers":    {nil, []string{"a"}, "", 2},
+	} {
+		h := makeProgram(tc.env, tc.answers...)
+		got, err := h.newPassphrase()
+		if string(got) != tc.want || (err == nil) != (tc.want != "") || len(h.asked) != tc.asked {
+			t.Errorf("%s: %q, %v, asked %q", name, got, err, h.asked)
+		}
+	}
+	for name, tc := range map[string]struct {
+		env   map[string]string
+		want  string
+		asked int
+	}{
+		"environment": {map[string]string{"QPQ_CODE": "env"}, "env", 0}, "asked": {nil, "typed", 1},
+	} {
+		h := makeProgram(tc.env, "typed")
+		if got, err := h.code("Code: "); err != nil || got != tc.want || len(h.asked) != tc.asked {
+			t.Errorf("%s: %q, %v, asked %q", name, got, err, h.asked)
+		}
+	}
+}
+
+func TestKeyWarningIsNoUnreadableMessage(t *testing.T) {
+	t.Parallel()
+	var out, stderr writes
+	p := &program{stdout: &out, stderr: &stderr}
+	err := p.printMessage(client.Message{From: "bob", Account: ids.ID{9}, Failure: &client.Failure{Code: client.FailKeyChanged, Message: "the keys of bob changed"}})
+	if err != nil || out.Len() > 0 || stderr.String() != "WARNING  the keys of bob changed; then accept them with qpq trust bob\n" {
+		t.Errorf("%v, %q, %q", err, out.String(), stderr.String())
 	}
 }

@@ -18,20 +18,24 @@ type identity struct {
 	Account ids.ID `json:"account"`
 	Device  ids.ID `json:"device"`
 	Cell    string `json:"cell"`
+	// RecoveryCodes are told once.
+	RecoveryCodes []string `json:"recoveryCodes,omitempty"`
 }
 
 func (p *program) printIdentity(c *client.Client) error {
 	me := c.Whoami()
-	return p.print(identity{me.Name, me.AccountID, me.DeviceID, me.Endpoint},
-		fmt.Sprintf("%s (account %s, device %s) at %s", visible(me.Name), me.AccountID, me.DeviceID, visible(me.Endpoint)))
+	return p.print(identity{me.Name, me.AccountID, me.DeviceID, me.Endpoint, c.RecoveryCodes()},
+		fmt.Sprintf("%s (account %s, device %s) at %s", visible(me.Name), me.AccountID, me.DeviceID, visible(me.Endpoint))+listCodes(c.RecoveryCodes()))
 }
 
-func (p *program) enter(ctx context.Context, how func(context.Context, client.Options, string) (*client.Client, error), name string, confirm bool) error {
+// enter makes a client by how and prints who it is. confirm asks for a new passphrase twice.
+func (p *program) enter(ctx context.Context, confirm bool, how func(context.Context, client.Options) (*client.Client, error)) error {
 	o, err := p.options(confirm)
 	if err != nil {
 		return err
 	}
-	c, err := how(ctx, o, name)
+	defer clear(o.Passphrase)
+	c, err := how(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -44,6 +48,7 @@ func (p *program) open(ctx context.Context) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer clear(o.Passphrase)
 	return client.Open(ctx, o)
 }
 
@@ -108,7 +113,7 @@ func (p *program) printAll(ctx context.Context, follow bool) (failed int, err er
 	}
 	defer c.Close()
 	err = c.Read(ctx, follow, func(m client.Message) error {
-		if m.Failure != nil {
+		if m.Failure != nil && m.Failure.Code != client.FailKeyChanged {
 			failed++
 		}
 		return p.printMessage(m)
@@ -138,6 +143,9 @@ const timeJSON = "2006-01-02T15:04:05.000Z07:00"
 
 // printMessage writes a message to standard output, one that cannot be shown to standard error; a line at a time.
 func (p *program) printMessage(m client.Message) error {
+	if m.Notice != nil {
+		return p.printNotice(m)
+	}
 	out, from := p.stdout, visible(m.From)
 	if from == "" {
 		from = "account " + m.Account.String()
@@ -155,6 +163,9 @@ func (p *program) printMessage(m client.Message) error {
 		out = p.stderr
 		object.Error = &failure{m.Failure.Code, m.Failure.Message}
 		line = fmt.Sprintf("%s  message %d from %s: %s", at.Local().Format(time.DateTime), m.Seq, from, visible(m.Failure.Message))
+		if m.Failure.Code == client.FailKeyChanged {
+			line = fmt.Sprintf("WARNING  %s; then accept them with qpq trust %s", visible(m.Failure.Message), from)
+		}
 		if m.Text != "" {
 			line += " — " + visible(m.Text)
 		}

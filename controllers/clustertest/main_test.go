@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"quicproquo.dev/config/crd"
+	"quicproquo.dev/internal/logging"
 )
 
 // cluster is the API server of this test process.
@@ -51,7 +52,7 @@ func (l *lockedBuffer) String() string {
 }
 
 func TestMain(m *testing.M) {
-	ctrl.SetLogger(logr.FromSlogHandler(slog.NewJSONHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug - 8})))
+	ctrl.SetLogger(logr.FromSlogHandler(logging.New(&logged, logging.Options{Level: slog.LevelDebug - 8, Open: true}).Handler()))
 	flag.Parse()
 	_ = flag.Set("test.parallel", "8") // They wait more than they work.
 	stop, err := startCluster()
@@ -61,6 +62,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
+	code = max(code, reportLeaks())
 	if err := stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "clustertest: stopping the API server:", err)
 		code = max(code, 1)

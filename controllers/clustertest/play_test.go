@@ -285,7 +285,7 @@ func (w *world) collects(cell *v1alpha1.MessagingCell) {
 
 func (w *world) collectOnce(ctx context.Context, cell *v1alpha1.MessagingCell) error {
 	for _, list := range []client.ObjectList{&corev1.ConfigMapList{}, &corev1.ServiceList{}, &corev1.ServiceAccountList{}, &corev1.SecretList{},
-		&corev1.PersistentVolumeClaimList{}, &appsv1.DeploymentList{}, &appsv1.StatefulSetList{}, &batchv1.JobList{}, &policyv1.PodDisruptionBudgetList{}} {
+		&corev1.PersistentVolumeClaimList{}, &appsv1.DeploymentList{}, &appsv1.StatefulSetList{}, &batchv1.JobList{}, &batchv1.CronJobList{}, &policyv1.PodDisruptionBudgetList{}} {
 		if err := w.List(ctx, list, client.InNamespace(w.ns)); err != nil {
 			return err
 		}

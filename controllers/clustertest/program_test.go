@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -38,7 +39,7 @@ func TestProgram(t *testing.T) {
 	defer log.Close()
 	cmd := exec.Command(filepath.Join(dir, "operator"), "--kubeconfig="+filepath.Join(dir, "kubeconfig"), "--namespaces="+w.ns, "--home-namespace="+w.ns,
 		"--leader-elect", "--health-address="+health, "--metrics-address=0", "--image-registry=mirror.example.org/qpq")
-	cmd.Stderr = log
+	cmd.Stderr = io.MultiWriter(log, &logged)
 	w.must(cmd.Start())
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()

@@ -26,6 +26,7 @@ type config struct {
 	PolicyFile      string `json:"policyFile"`
 	CertFile        string `json:"certFile"`
 	KeyFile         string `json:"keyFile"`
+	ClientCAFile    string `json:"clientCAFile,omitempty"`
 	DrainTimeout    string `json:"drainTimeout"`
 	LogLevel        string `json:"logLevel"`
 }
@@ -33,6 +34,10 @@ type config struct {
 // Config is the ConfigMap with the servers' configuration: where things are
 // in a pod. It says nothing about the cell, whose policy is a file of its own.
 func Config(cell *v1alpha1.MessagingCell) (*corev1.ConfigMap, error) {
+	clientCAFile := ""
+	if ref, _ := ClientCARef(cell); ref.Kind != "" {
+		clientCAFile = path.Join(clientCADir, CAKey)
+	}
 	file, err := yaml.Marshal(config{
 		Version:         configVersion,
 		Listen:          fmt.Sprintf(":%d", QUICPort),
@@ -42,6 +47,7 @@ func Config(cell *v1alpha1.MessagingCell) (*corev1.ConfigMap, error) {
 		PolicyFile:      path.Join(policyDir, PolicyKey),
 		CertFile:        path.Join(tlsDir, corev1.TLSCertKey),
 		KeyFile:         path.Join(tlsDir, corev1.TLSPrivateKeyKey),
+		ClientCAFile:    clientCAFile,
 		DrainTimeout:    drainTimeout.String(),
 		LogLevel:        "info",
 	})

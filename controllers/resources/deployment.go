@@ -61,10 +61,13 @@ func serverPod(cell *v1alpha1.MessagingCell, image string) corev1.PodSpec {
 	pod.TerminationGracePeriodSeconds = ptr.To(int64(gracePeriod.Seconds()))
 	pod.TopologySpreadConstraints = spread(cell)
 	pod.Containers = []corev1.Container{serverContainer(image)}
-	attach(&pod, configMount(cell), configMapMount("policy", PolicyName(cell), policyDir), keysMount(cell),
+	attach(&pod, configMount(cell), policyMount(cell), keysMount(cell),
 		secretMount("tls", TLSName(cell), tlsDir,
 			corev1.KeyToPath{Key: corev1.TLSCertKey, Path: corev1.TLSCertKey}, corev1.KeyToPath{Key: corev1.TLSPrivateKeyKey, Path: corev1.TLSPrivateKeyKey}),
 		databaseMount(cell))
+	if ref, key := ClientCARef(cell); ref.Kind != "" {
+		attach(&pod, clientCAMount(ref, key))
+	}
 	return pod
 }
 

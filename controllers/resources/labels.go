@@ -31,6 +31,7 @@ const (
 	ComponentServer    = "server"
 	ComponentPostgres  = "postgres"
 	ComponentMigration = "migration"
+	ComponentPruning   = "audit-pruning"
 )
 
 // Labels are on everything that belongs to a cell, also on what outlives it.

@@ -1,6 +1,8 @@
 package resources
 
 import (
+	"cmp"
+
 	"quicproquo.dev/api/v1alpha1"
 )
 
@@ -63,6 +65,27 @@ func DatabaseKey(cell *v1alpha1.MessagingCell) string {
 	}
 	return DatabaseURIKey
 }
+
+// AdminName is the name of the Secret with the present admin tokens.
+func AdminName(cell *v1alpha1.MessagingCell) string { return cell.Name + "-admin" }
+
+// ClientCARef is the object with the CAs that issue client certificates; its
+// Kind is empty where the spec names none.
+func ClientCARef(cell *v1alpha1.MessagingCell) (ref Ref, key string) {
+	access := &cell.Spec.Access
+	from, kind := access.ClientCASecretRef, "Secret"
+	if from == nil {
+		from, kind = access.ClientCAConfigMapRef, "ConfigMap"
+	}
+	if from == nil {
+		return Ref{}, ""
+	}
+	return Ref{kind, from.Name}, cmp.Or(from.Key, CAKey)
+}
+
+// AuditPruningName is the name of the CronJob that removes what the audit log
+// has kept for long enough. The longest is the longest that a CronJob can have.
+func AuditPruningName(cell *v1alpha1.MessagingCell) string { return cell.Name + "-audit-prune" }
 
 // PostgresName is the name of the embedded PostgreSQL's StatefulSet and
 // Service.

@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"cmp"
 	"path"
 	"reflect"
 	"slices"
@@ -20,7 +21,8 @@ import (
 const (
 	ownSecrets = `{replicas: 3, endpoint: {port: 443, serviceType: LoadBalancer, host: chat.example.org, tls: {secretName: chat-tls}},
 		database: {secretRef: {name: chat-database, key: DSN}}}`
-	bigDisk = `{database: {embedded: {storage: {size: 50Gi, storageClassName: fast}}}}`
+	clientCertificates = `{access: {clientCertificates: required, clientCAConfigMapRef: {name: trust, key: bundle.pem}}}`
+	bigDisk            = `{database: {embedded: {storage: {size: 50Gi, storageClassName: fast}}}}`
 )
 
 // build makes every object of a cell.
@@ -46,6 +48,8 @@ func build(t *testing.T, cell *v1alpha1.MessagingCell) map[string]metav1.Object 
 		"migration":         Migration(cell, "cell:test", "0123abcd"),
 		"servers":           Servers(cell, ServersOptions{Image: "cell:test", StartupHash: "0b"}),
 		"disruption-budget": DisruptionBudget(cell),
+		"admin":             AdminTokens(cell, "TOKEN", "AUDITOR"),
+		"audit-pruning":     AuditPruning(cell, "cell:test"),
 	}
 }
 
@@ -66,6 +70,9 @@ func TestVariantsGolden(t *testing.T) {
 	for _, name := range []string{"servers", "endpoint", "migration"} {
 		goldenObject(t, name+"-own.yaml", own[name])
 	}
+	certificates := build(t, makeCell(t, clientCertificates))
+	goldenObject(t, "servers-client-ca.yaml", certificates["servers"])
+	goldenObject(t, "config-client-ca.yaml", certificates["config"])
 	goldenObject(t, "endpoint-clusterip.yaml", Endpoint(makeCell(t, "{endpoint: {serviceType: ClusterIP}}")))
 	goldenObject(t, "postgres-storage.yaml", build(t, makeCell(t, bigDisk))["postgres"])
 }
@@ -109,6 +116,9 @@ func TestNamesOfTheLongestCell(t *testing.T) {
 		for _, fault := range validation.IsDNS1123Label(name) {
 			t.Errorf("%s %s: %s", kind, name, fault)
 		}
+		if kind == "audit-pruning" && len(name) > 52 { // 11 more are its Jobs'.
+			t.Errorf("%s has %d characters", name, len(name))
+		}
 		if kind == "postgres" && len(name+"-0123456789") > validation.LabelValueMaxLength {
 			t.Errorf("%s %s: its pods' revision does not fit a label", kind, name)
 		}
@@ -127,6 +137,7 @@ func podSpecs(t *testing.T, spec string) map[string]corev1.PodSpec {
 		"servers":   Servers(cell, ServersOptions{Image: "cell:test"}).Spec.Template.Spec,
 		"migration": Migration(cell, "cell:test", "0123abcd").Spec.Template.Spec,
 		"postgres":  Postgres(cell, PostgresOptions{Image: "postgres:test"}).Spec.Template.Spec,
+		"pruning":   AuditPruning(cell, "cell:test").Spec.JobTemplate.Spec.Template.Spec,
 	}
 }
 
@@ -169,7 +180,8 @@ func TestNoSubPaths(t *testing.T) {
 // key it has there.
 func TestConfigNamesMountedFiles(t *testing.T) {
 	t.Parallel()
-	for _, spec := range []string{"{}", ownSecrets} {
+	secret := strings.Replace(clientCertificates, "ConfigMap", "Secret", 1)
+	for _, spec := range []string{"{}", ownSecrets, clientCertificates, secret} {
 		cm, err := Config(makeCell(t, spec))
 		if err != nil {
 			t.Fatal(err)
@@ -179,7 +191,10 @@ func TestConfigNamesMountedFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		pod := podSpecs(t, spec)["servers"]
-		for _, file := range []string{c.DatabaseURIFile, c.KeysFile, c.PolicyFile, c.CertFile, c.KeyFile, pod.Containers[0].Args[2]} {
+		if (c.ClientCAFile != "") != (spec == clientCertificates || spec == secret) {
+			t.Errorf("%s: clientCAFile is %q", spec, c.ClientCAFile)
+		}
+		for _, file := range []string{cmp.Or(c.ClientCAFile, c.PolicyFile), c.DatabaseURIFile, c.KeysFile, c.PolicyFile, c.CertFile, c.KeyFile, pod.Containers[0].Args[2]} {
 			if !mounted(pod, file) {
 				t.Errorf("%s: %s is not in a volume", spec, file)
 			}

@@ -17,6 +17,7 @@ func Owned(cell *v1alpha1.MessagingCell) []Ref {
 		{"Service", OpsName(cell)},
 		{"Deployment", ServersName(cell)},
 		{"PodDisruptionBudget", DisruptionBudgetName(cell)},
+		{"CronJob", AuditPruningName(cell)},
 	}
 	if cell.Spec.Database.SecretRef == nil {
 		owned = append(owned,

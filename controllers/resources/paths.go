@@ -13,6 +13,7 @@ const (
 	keysDir     = "/etc/quicproquo/keys"
 	tlsDir      = "/etc/quicproquo/tls"
 	databaseDir = "/etc/quicproquo/database"
+	clientCADir = "/etc/quicproquo/client-ca"
 )
 
 // The keys of the cell's ConfigMaps and Secrets, which are the names of the
@@ -28,6 +29,10 @@ const (
 	CAPrivateKey = "ca.key"
 	// KeysKey is the keys file in Secret KeysName.
 	KeysKey = "keys.yaml"
+	// AdminTokenKey is the token of a cell admin in Secret AdminName.
+	AdminTokenKey = "token"
+	// AuditorTokenKey is the token of an auditor in Secret AdminName.
+	AuditorTokenKey = "auditor-token"
 	// DatabaseURIKey is the connection URI in Secret DatabaseName.
 	DatabaseURIKey = "uri"
 	// DatabaseUserKey is the user in Secret DatabaseName.

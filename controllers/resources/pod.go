@@ -72,9 +72,9 @@ func attach(pod *corev1.PodSpec, mounts ...mount) {
 	}
 }
 
-func configMapMount(volume, configMap, path string) mount {
+func configMapMount(volume, configMap, path string, items ...corev1.KeyToPath) mount {
 	return mount{path: path, volume: corev1.Volume{Name: volume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
-		LocalObjectReference: corev1.LocalObjectReference{Name: configMap}, DefaultMode: ptr.To[int32](readable),
+		LocalObjectReference: corev1.LocalObjectReference{Name: configMap}, DefaultMode: ptr.To[int32](readable), Items: items,
 	}}}}
 }
 
@@ -93,6 +93,19 @@ func scratchMount(volume, path string) mount {
 // The files that a server and the migration read.
 func configMount(cell *v1alpha1.MessagingCell) mount {
 	return configMapMount("config", ConfigName(cell), configDir)
+}
+
+func policyMount(cell *v1alpha1.MessagingCell) mount {
+	return configMapMount("policy", PolicyName(cell), policyDir)
+}
+
+// clientCAMount is of a cell that asks for client certificates.
+func clientCAMount(ref Ref, key string) mount {
+	item := corev1.KeyToPath{Key: key, Path: CAKey}
+	if ref.Kind == "Secret" {
+		return secretMount("client-ca", ref.Name, clientCADir, item)
+	}
+	return configMapMount("client-ca", ref.Name, clientCADir, item)
 }
 
 func keysMount(cell *v1alpha1.MessagingCell) mount {

@@ -20,10 +20,12 @@ func PolicyFile(cell *v1alpha1.MessagingCell) ([]byte, error) {
 	}
 	p := &policy.Policy{
 		Contacts:  policy.ContactMode(cell.Spec.Contacts),
+		Signup:    policy.SignupMode(cell.Spec.Signup),
 		Limits:    limits(&cell.Spec.Limits, trusted),
 		Retention: retention(&cell.Spec.Retention),
 		MLS:       mls(&cell.Spec.MLS),
 		Sessions:  sessions(&cell.Spec.Sessions),
+		Access:    access(&cell.Spec.Access),
 	}
 	b, err := p.Marshal()
 	if err != nil {
@@ -34,13 +36,16 @@ func PolicyFile(cell *v1alpha1.MessagingCell) ([]byte, error) {
 
 func limits(spec *v1alpha1.LimitsSpec, trusted []netip.Prefix) policy.Limits {
 	return policy.Limits{
-		RequestsPerSecond:    int(spec.RequestsPerSecond),
-		RequestBurst:         int(spec.RequestBurst),
-		ConnectionsPerIP:     int(spec.ConnectionsPerIP),
-		MaxConnections:       int(spec.MaxConnections),
-		MaxPayloadBytes:      int(spec.MaxPayloadBytes),
-		MaxInFlightPerDevice: int(spec.MaxInFlightPerDevice),
-		TrustedRanges:        trusted,
+		RequestsPerSecond:     int(spec.RequestsPerSecond),
+		RequestBurst:          int(spec.RequestBurst),
+		LoginsPerMinute:       int(spec.LoginsPerMinute),
+		LookupsPerMinute:      int(spec.LookupsPerMinute),
+		ConnectionsPerIP:      int(spec.ConnectionsPerIP),
+		MaxConnections:        int(spec.MaxConnections),
+		HandshakesBeforeRetry: int(spec.HandshakesBeforeRetry),
+		MaxPayloadBytes:       int(spec.MaxPayloadBytes),
+		MaxInFlightPerDevice:  int(spec.MaxInFlightPerDevice),
+		TrustedRanges:         trusted,
 	}
 }
 
@@ -49,6 +54,7 @@ func retention(spec *v1alpha1.RetentionSpec) policy.Retention {
 		Messages:    policy.Duration(spec.Messages.Duration),
 		DedupWindow: policy.Duration(spec.DedupWindow.Duration),
 		Inbox:       policy.Duration(spec.Inbox.Duration),
+		Audit:       policy.Duration(spec.Audit.Duration),
 		History:     spec.History == nil || *spec.History,
 	}
 }
@@ -65,7 +71,16 @@ func sessions(spec *v1alpha1.SessionsSpec) policy.Sessions {
 	return policy.Sessions{
 		AccessTokenTTL:  policy.Duration(spec.AccessTokenTTL.Duration),
 		RefreshTokenTTL: policy.Duration(spec.RefreshTokenTTL.Duration),
+		MaxAge:          policy.Duration(spec.MaxAge.Duration),
 	}
+}
+
+func access(spec *v1alpha1.AccessSpec) policy.Access {
+	a := policy.Access{ClientCertificates: policy.CertificateMode(spec.ClientCertificates)}
+	for _, admin := range spec.Admins {
+		a.Admins = append(a.Admins, policy.Admin{Name: admin.Name, Role: policy.AdminRole(admin.Role)})
+	}
+	return a
 }
 
 func trustedRanges(texts []string) ([]netip.Prefix, error) {

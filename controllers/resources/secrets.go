@@ -32,6 +32,14 @@ func TLS(cell *v1alpha1.MessagingCell, chainPEM, keyPEM []byte) *corev1.Secret {
 	})
 }
 
+// AdminTokens is the Secret with the present admin tokens of internal/admintoken:
+// one that may everything, one that may look.
+func AdminTokens(cell *v1alpha1.MessagingCell, token, auditor string) *corev1.Secret {
+	return secret(cell, AdminName(cell), ComponentServer, corev1.SecretTypeOpaque, map[string][]byte{
+		AdminTokenKey: []byte(token), AuditorTokenKey: []byte(auditor),
+	})
+}
+
 // Names inside the embedded PostgreSQL.
 const (
 	postgresUser     = "quicproquo"

@@ -1,10 +1,12 @@
-// Package cellkeys is the file of a cell's own secrets: OPAQUE keys, token keys, sealing keys. The operator (or the
+// Package cellkeys is the file of a cell's own secrets: OPAQUE keys, token keys, sealing keys, audit keys. The operator (or the
 // development mode) generates it once, the cell reads it, every backup holds it: without it no password can be
 // checked and no sealed column opened. Nothing here is ever logged.
 package cellkeys
 
 import (
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,22 +26,33 @@ const keySize = 32
 // Keys is the file's content. Byte fields are base64 in YAML.
 type Keys struct {
 	Version string `json:"version"`
-	// OPAQUE keys are bound into every registration: they do not rotate by replacement.
-	OPAQUE OPAQUE `json:"opaque"`
+	// OPAQUE keys are bound into every registration: they do not rotate by replacement. The present ones register; the
+	// previous ones let those log in who registered under them, and who then register anew.
+	OPAQUE         OPAQUE   `json:"opaque"`
+	PreviousOPAQUE []OPAQUE `json:"previousOPAQUE,omitempty"`
 	// Tokens sign access tokens: the first signs, all verify.
 	Tokens []Key `json:"tokens"`
 	// Sealing keys encrypt columns: the first seals, all open.
 	Sealing []Key `json:"sealing"`
 	// NameIndex keys the hashes by which names are found.
 	NameIndex []byte `json:"nameIndex"`
+	// Audit keys sign the audit log's checkpoints: the first signs, all verify. Left out, and behind those that are there,
+	// is one that follows from NameIndex: the file of a new cell can be read by releases that kept no audit log, and
+	// what was signed before the first rotation still verifies.
+	Audit []Key `json:"audit,omitempty"`
 }
 
 // OPAQUE holds the server's long-term OPAQUE keys (RFC 9807 §3).
 type OPAQUE struct {
+	// ID is kept with each registration. Left out, it is 1.
+	ID            uint32 `json:"id,omitempty"`
 	OPRFSeed      []byte `json:"oprfSeed"`
 	AKEPrivateKey []byte `json:"akePrivateKey"`
 	AKEPublicKey  []byte `json:"akePublicKey"`
 }
+
+// KeyID is ID, with its default.
+func (o OPAQUE) KeyID() uint32 { return max(o.ID, 1) }
 
 // Key is one 32-byte key with the id that what it made carries.
 type Key struct {
@@ -69,15 +82,50 @@ func (k Key) LogValue() slog.Value { return slog.Uint64Value(uint64(k.ID)) }
 
 // Generate makes fresh keys.
 func Generate() *Keys {
-	conf := opaqueconf.Configuration()
-	private, public := conf.KeyGen()
 	return &Keys{
 		Version:   Version,
-		OPAQUE:    OPAQUE{conf.GenerateOPRFSeed(), private.Encode(), public.Encode()},
+		OPAQUE:    generateOPAQUE(0),
 		Tokens:    []Key{{1, random()}},
 		Sealing:   []Key{{1, random()}},
 		NameIndex: random(),
 	}
+}
+
+func generateOPAQUE(id uint32) OPAQUE {
+	conf := opaqueconf.Configuration()
+	private, public := conf.KeyGen()
+	return OPAQUE{id, conf.GenerateOPRFSeed(), private.Encode(), public.Encode()}
+}
+
+// RotateOPAQUE makes new OPAQUE keys the present ones and keeps those so far, so that everybody can still log in, and
+// registers anew when doing so. Keys that are dropped from PreviousOPAQUE lock out who has not logged in meanwhile: they
+// are left with their recovery codes.
+func (k *Keys) RotateOPAQUE() {
+	newest := k.OPAQUE.KeyID()
+	for _, o := range k.PreviousOPAQUE {
+		newest = max(newest, o.KeyID())
+	}
+	k.PreviousOPAQUE = append([]OPAQUE{k.OPAQUE}, k.PreviousOPAQUE...)
+	k.OPAQUE = generateOPAQUE(newest + 1)
+}
+
+// RotateAudit makes a fresh key sign the audit log's checkpoints. The keys so far stay: what they signed is verified with them.
+func (k *Keys) RotateAudit() {
+	newest := uint32(0)
+	for _, a := range k.Audit {
+		newest = max(newest, a.ID)
+	}
+	k.Audit = append([]Key{{newest + 1, random()}}, k.Audit...)
+}
+
+// AuditSeeds returns the audit log's keys, the one that signs first, each of 32 bytes.
+func (k *Keys) AuditSeeds() ([][]byte, error) {
+	var seeds [][]byte
+	for _, a := range k.Audit {
+		seeds = append(seeds, a.Key)
+	}
+	derived, err := hkdf.Key(sha256.New, k.NameIndex, []byte("qpq/1 keys file"), "audit", keySize)
+	return append(seeds, derived), err
 }
 
 func random() []byte {
@@ -110,6 +158,7 @@ func Load(path string) (*Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the keys file: %w", err)
 	}
+	defer clear(b)
 	return Parse(b)
 }
 
@@ -120,8 +169,27 @@ func (k *Keys) check() error {
 	if err := errors.Join(checkSet("tokens", k.Tokens), checkSet("sealing", k.Sealing)); err != nil {
 		return err
 	}
-	_, err := k.OPAQUE.Server() // Here, not at the first login.
-	return err
+	if len(k.Audit) > 0 {
+		if err := checkSet("audit", k.Audit); err != nil {
+			return err
+		}
+	}
+	return k.checkOPAQUE()
+}
+
+// checkOPAQUE finds bad keys here, not at the first login.
+func (k *Keys) checkOPAQUE() error {
+	seen := map[uint32]bool{}
+	for _, o := range append([]OPAQUE{k.OPAQUE}, k.PreviousOPAQUE...) {
+		if seen[o.KeyID()] {
+			return fmt.Errorf("previousOPAQUE: two sets of OPAQUE keys have the id %d", o.KeyID())
+		}
+		seen[o.KeyID()] = true
+		if _, err := o.Server(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func checkSet(name string, set []Key) error {

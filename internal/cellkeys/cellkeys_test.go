@@ -18,6 +18,9 @@ import (
 // secrets are the texts that must appear nowhere: each key in base64, hex and decimal bytes.
 func secrets(k *Keys) []string {
 	all := [][]byte{k.OPAQUE.OPRFSeed, k.OPAQUE.AKEPrivateKey, k.NameIndex}
+	for _, o := range k.PreviousOPAQUE {
+		all = append(all, o.OPRFSeed, o.AKEPrivateKey)
+	}
 	for _, key := range append(append([]Key{}, k.Tokens...), k.Sealing...) {
 		all = append(all, key.Key)
 	}
@@ -67,6 +70,38 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// A file of one set of OPAQUE keys is one that releases before there were several can read.
+func TestRotation(t *testing.T) {
+	t.Parallel()
+	k := Generate()
+	if b, _ := k.Marshal(); bytes.Contains(b, []byte("previousOPAQUE")) || bytes.Contains(b, []byte("id: 0")) || k.OPAQUE.KeyID() != 1 {
+		t.Errorf("an unrotated file says more than it did, or has the id %d", k.OPAQUE.KeyID())
+	}
+	first := k.OPAQUE
+	k.RotateOPAQUE()
+	second := k.OPAQUE
+	k.RotateOPAQUE()
+	b, err := k.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := append([]OPAQUE{got.OPAQUE}, got.PreviousOPAQUE...)
+	if len(all) != 3 || all[0].KeyID() != 3 || all[1].KeyID() != 2 || all[2].KeyID() != 1 ||
+		!bytes.Equal(all[1].OPRFSeed, second.OPRFSeed) || !bytes.Equal(all[2].AKEPrivateKey, first.AKEPrivateKey) || bytes.Equal(all[0].OPRFSeed, second.OPRFSeed) {
+		t.Error("the key sets are not three, the newest first")
+	}
+	got.PreviousOPAQUE = nil // The old ones dropped: the next id is still a new one.
+	got.RotateOPAQUE()
+	if got.OPAQUE.KeyID() != 4 {
+		t.Errorf("id %d after 3", got.OPAQUE.KeyID())
+	}
+	wantNoSecret(t, got, fmt.Sprintf("%+v %#v", got, got.PreviousOPAQUE))
+}
+
 func TestRefusalsNameTheFieldAndNoKey(t *testing.T) {
 	t.Parallel()
 	for _, x := range []struct {
@@ -85,6 +120,8 @@ func TestRefusalsNameTheFieldAndNoKey(t *testing.T) {
 		{"no private key", "akePrivateKey", func(k *Keys) { k.OPAQUE.AKEPrivateKey = nil }},
 		{"private key above the order", "akePrivateKey", func(k *Keys) { k.OPAQUE.AKEPrivateKey = bytes.Repeat([]byte{0xff}, 32) }},
 		{"zero private key", "akePrivateKey", func(k *Keys) { k.OPAQUE.AKEPrivateKey = make([]byte, 32) }},
+		{"an OPAQUE id twice", "the id 1", func(k *Keys) { k.PreviousOPAQUE = []OPAQUE{Generate().OPAQUE} }},
+		{"bad previous OPAQUE keys", "oprfSeed", func(k *Keys) { k.RotateOPAQUE(); k.PreviousOPAQUE[0].OPRFSeed = nil }},
 		{"another's public key", "belong together", func(k *Keys) { k.OPAQUE.AKEPublicKey = Generate().OPAQUE.AKEPublicKey }},
 		{"no public key", "belong together", func(k *Keys) { k.OPAQUE.AKEPublicKey = nil }},
 	} {

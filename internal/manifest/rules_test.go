@@ -40,6 +40,16 @@ var ruleCases = []ruleCase{
 	{path: "spec.sessions", message: "is not longer", good: `{sessions: {accessTokenTTL: 59m59s, refreshTokenTTL: 1h}}`, bad: `{sessions: {accessTokenTTL: 1h, refreshTokenTTL: 1h}}`, printed: `spec.sessions.refreshTokenTTL: "1h" is not longer than accessTokenTTL; write more`},
 	{path: "spec.sessions.accessTokenTTL", message: "is not a duration from 1m to 24h", good: `{sessions: {accessTokenTTL: 1m}}`, bad: `{sessions: {accessTokenTTL: 59s}}`},
 	{path: "spec.sessions.refreshTokenTTL", message: "is not a duration from 1h to 8760h", good: `{sessions: {refreshTokenTTL: 8760h}}`, bad: `{sessions: {refreshTokenTTL: 365d}}`},
+	{path: "spec.retention.audit", message: "is not a duration from 24h to 87600h", good: `{retention: {audit: 24h}}`, bad: `{retention: {audit: 87600h1s}}`},
+	{path: "spec.sessions.maxAge", message: "is not a duration from 1h to 87600h", good: `{sessions: {maxAge: 87600h}}`, bad: `{sessions: {maxAge: 59m}}`},
+	{path: "spec.access", message: "takes its client CAs from one place", good: `{access: {clientCAConfigMapRef: {name: a}}}`, bad: `{access: {clientCASecretRef: {name: a}, clientCAConfigMapRef: {name: a}}}`},
+	{path: "spec.access", message: "asks for client certificates without", good: `{access: {clientCertificates: required, clientCASecretRef: {name: a}}}`, bad: `{access: {clientCertificates: optional}}`},
+	{path: "spec.access", message: "names client certificates, but", good: `{access: {clientCertificates: optional, clientCASecretRef: {name: a}, admins: [{name: a, role: auditor}]}}`, bad: `{access: {clientCASecretRef: {name: a}, admins: [{name: a, role: auditor}]}}`, printed: "spec.access.admins: names client certificates, but clientCertificates asks for none; write clientCertificates: optional or required, or remove admins"},
+	{path: "spec.access.clientCASecretRef.name", message: "is not the name", good: `{access: {clientCASecretRef: {name: a.b}}}`, bad: `{access: {clientCASecretRef: {name: A}}}`},
+	{path: "spec.access.clientCASecretRef.key", message: "is not a key", good: `{access: {clientCASecretRef: {name: a, key: CA_1.pem}}}`, bad: `{access: {clientCASecretRef: {name: a, key: "a/b"}}}`},
+	{path: "spec.access.clientCAConfigMapRef.name", message: "is not the name", good: `{access: {clientCAConfigMapRef: {name: a.b}}}`, bad: `{access: {clientCAConfigMapRef: {name: a_b}}}`},
+	{path: "spec.access.clientCAConfigMapRef.key", message: "is not a key", good: `{access: {clientCAConfigMapRef: {name: a, key: CA_1.pem}}}`, bad: `{access: {clientCAConfigMapRef: {name: a, key: ""}}}`},
+	{path: "spec.access.admins[0].name", message: "is no name", good: `{access: {clientCertificates: optional, clientCASecretRef: {name: a}, admins: [{name: "José Ops", role: auditor}]}}`, bad: `{access: {clientCertificates: optional, clientCASecretRef: {name: a}, admins: [{name: "ops ", role: auditor}]}}`},
 }
 
 func TestEachRulePassesAndFails(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -68,29 +69,59 @@ func (ca *CA) Pin() string { return PinOf(ca.cert) }
 // without which a client that knows only the pin has nothing to check it
 // against. keyPEM is the PKCS #8 private key.
 func (ca *CA) IssueServer(hosts []string, now time.Time, lifetime time.Duration) (certPEM, keyPEM []byte, err error) {
-	if now.After(ca.cert.NotAfter) {
-		return nil, nil, fmt.Errorf("the CA %q expired on %s: make a new one", ca.cert.Subject.CommonName, ca.cert.NotAfter.Format(time.DateOnly))
-	}
 	template, err := serverTemplate(hosts, now, lifetime)
 	if err != nil {
 		return nil, nil, err
+	}
+	leaf, keyPEM, err := ca.issue(template, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	return append(encodeCert(leaf), encodeCert(ca.cert)...), keyPEM, nil
+}
+
+// IssueClient makes a key and a TLS client certificate for whom commonName and
+// uris name, either of which may be missing. It is valid until now+lifetime, or
+// as long as the CA if that is shorter. certPEM is the leaf alone.
+func (ca *CA) IssueClient(commonName string, uris []string, now time.Time, lifetime time.Duration) (certPEM, keyPEM []byte, err error) {
+	template, err := newTemplate(commonName, now, lifetime)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, text := range uris {
+		uri, err := url.Parse(text)
+		if err != nil || uri.Scheme == "" {
+			return nil, nil, fmt.Errorf("%q is not a URI (write one such as spiffe://example.org/ops)", text)
+		}
+		template.URIs = append(template.URIs, uri)
+	}
+	template.BasicConstraintsValid = true
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	leaf, keyPEM, err := ca.issue(template, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	return encodeCert(leaf), keyPEM, nil
+}
+
+// issue makes a key, and signs its certificate while the CA is valid.
+func (ca *CA) issue(template *x509.Certificate, now time.Time) (leaf *x509.Certificate, keyPEM []byte, err error) {
+	if now.After(ca.cert.NotAfter) {
+		return nil, nil, fmt.Errorf("the CA %q expired on %s: make a new one", ca.cert.Subject.CommonName, ca.cert.NotAfter.Format(time.DateOnly))
 	}
 	if template.NotAfter.After(ca.cert.NotAfter) {
 		template.NotAfter = ca.cert.NotAfter
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, fmt.Errorf("making a server key: %w", err)
+		return nil, nil, fmt.Errorf("making a key: %w", err)
 	}
-	leaf, err := sign(template, ca.cert, key, ca.key)
-	if err != nil {
+	if leaf, err = sign(template, ca.cert, key, ca.key); err != nil {
 		return nil, nil, err
 	}
 	keyPEM, err = encodeKey(key)
-	if err != nil {
-		return nil, nil, err
-	}
-	return append(encodeCert(leaf), encodeCert(ca.cert)...), keyPEM, nil
+	return leaf, keyPEM, err
 }
 
 func serverTemplate(hosts []string, now time.Time, lifetime time.Duration) (*x509.Certificate, error) {

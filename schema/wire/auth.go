@@ -12,14 +12,20 @@ import (
 type SignupStartRequest struct {
 	Name                string
 	RegistrationRequest []byte
+	Invitation          []byte // codes.Code; nil: none.
 }
 
 // Method implements Request.
-func (*SignupStartRequest) Method() string  { return "signupStart" }
-func (r *SignupStartRequest) sizeHint() int { return len(r.Name) + len(r.RegistrationRequest) }
+func (*SignupStartRequest) Method() string { return "signupStart" }
+func (r *SignupStartRequest) sizeHint() int {
+	return len(r.Name) + len(r.RegistrationRequest) + len(r.Invitation)
+}
 
 func (r *SignupStartRequest) encodeRequest(q schema.Request) error {
 	return fill(q.NewSignupStart, func(s schema.SignupStartRequest) error {
+		if len(r.Invitation) > 0 {
+			return first(s.SetName(r.Name), s.SetRegistrationRequest(r.RegistrationRequest), s.SetInvitation(r.Invitation))
+		}
 		return first(s.SetName(r.Name), s.SetRegistrationRequest(r.RegistrationRequest))
 	})
 }
@@ -27,23 +33,28 @@ func (r *SignupStartRequest) encodeRequest(q schema.Request) error {
 func decodeSignupStartRequest(s schema.SignupStartRequest) (*SignupStartRequest, error) {
 	var d decoder
 	return result(&d, &SignupStartRequest{Name: d.text("name", 1, MaxName)(s.Name()),
-		RegistrationRequest: d.bytes("registrationRequest", 1, MaxOpaque)(s.RegistrationRequest())})
+		RegistrationRequest: d.bytes("registrationRequest", 1, MaxOpaque)(s.RegistrationRequest()),
+		Invitation:          d.invitation()(s.Invitation())})
 }
 
-// SignupStartResponse answers SignupStartRequest.
-type SignupStartResponse struct{ RegistrationResponse []byte }
+// SignupStartResponse answers SignupStartRequest and SetPasswordStartRequest.
+type SignupStartResponse struct {
+	RegistrationResponse []byte
+	OpaqueKey            uint32 // Goes back with the record.
+}
 
 func (r *SignupStartResponse) sizeHint() int { return len(r.RegistrationResponse) }
 
 func (r *SignupStartResponse) encodeResponse(p schema.Response) error {
 	return fill(p.NewSignupStart, func(s schema.SignupStartResponse) error {
+		s.SetOpaqueKey(r.OpaqueKey)
 		return s.SetRegistrationResponse(r.RegistrationResponse)
 	})
 }
 
 func decodeSignupStartResponse(s schema.SignupStartResponse) (*SignupStartResponse, error) {
 	var d decoder
-	return result(&d, &SignupStartResponse{d.bytes("registrationResponse", 1, MaxOpaque)(s.RegistrationResponse())})
+	return result(&d, &SignupStartResponse{d.bytes("registrationResponse", 1, MaxOpaque)(s.RegistrationResponse()), s.OpaqueKey()})
 }
 
 // SignupFinishRequest creates an account with its first device.
@@ -54,18 +65,28 @@ type SignupFinishRequest struct {
 	Certificate        []byte // devicecert.Certificate.
 	DeviceName         string
 	Proof              []byte // devicecert.Prove.
+	Invitation         []byte // codes.Code; nil: none.
+	OpaqueKey          uint32 // From SignupStartResponse; 0: the cell's present one.
+	RecoveryCodes      []RecoveryCode
 }
 
 // Method implements Request.
 func (*SignupFinishRequest) Method() string { return "signupFinish" }
 func (r *SignupFinishRequest) sizeHint() int {
-	return len(r.Name) + len(r.RegistrationRecord) + len(r.WrappedRootKey) + len(r.Certificate) + len(r.DeviceName) + len(r.Proof)
+	return len(r.Name) + len(r.RegistrationRecord) + len(r.WrappedRootKey) + len(r.Certificate) + len(r.DeviceName) + len(r.Proof) +
+		len(r.Invitation) + recoveryCodes(r.RecoveryCodes).sizeHint()
 }
 
 func (r *SignupFinishRequest) encodeRequest(q schema.Request) error {
 	return fill(q.NewSignupFinish, func(s schema.SignupFinishRequest) error {
+		s.SetOpaqueKey(r.OpaqueKey)
+		if len(r.Invitation) > 0 {
+			if err := s.SetInvitation(r.Invitation); err != nil {
+				return err
+			}
+		}
 		return first(s.SetName(r.Name), s.SetRegistrationRecord(r.RegistrationRecord), s.SetWrappedRootKey(r.WrappedRootKey),
-			s.SetCertificate(r.Certificate), s.SetDeviceName(r.DeviceName), s.SetProof(r.Proof))
+			s.SetCertificate(r.Certificate), s.SetDeviceName(r.DeviceName), s.SetProof(r.Proof), recoveryCodes(r.RecoveryCodes).encode(s.NewRecoveryCodes))
 	})
 }
 
@@ -76,28 +97,41 @@ func decodeSignupFinishRequest(s schema.SignupFinishRequest) (*SignupFinishReque
 		WrappedRootKey:     d.bytes("wrappedRootKey", 1, MaxWrappedKey)(s.WrappedRootKey()),
 		Certificate:        d.bytes("certificate", devicecert.Size, devicecert.Size)(s.Certificate()),
 		DeviceName:         d.text("deviceName", 0, MaxDeviceName)(s.DeviceName()),
-		Proof:              d.bytes("proof", proofSize, proofSize)(s.Proof())})
+		Proof:              d.bytes("proof", proofSize, proofSize)(s.Proof()),
+		Invitation:         d.invitation()(s.Invitation()),
+		OpaqueKey:          s.OpaqueKey(), RecoveryCodes: d.recoveryCodes(s.RecoveryCodes())})
 }
 
 // LoginStartRequest begins an OPAQUE login (RFC 9807 §6).
 type LoginStartRequest struct {
 	Name string
 	KE1  []byte
+	// DeviceID and Proof show that a device of the account asks, which no stranger's failures hold up. Both or none.
+	DeviceID ids.ID
+	Proof    []byte
 }
 
 // Method implements Request.
 func (*LoginStartRequest) Method() string  { return "loginStart" }
-func (r *LoginStartRequest) sizeHint() int { return len(r.Name) + len(r.KE1) }
+func (r *LoginStartRequest) sizeHint() int { return len(r.Name) + len(r.KE1) + len(r.Proof) }
 
 func (r *LoginStartRequest) encodeRequest(q schema.Request) error {
 	return fill(q.NewLoginStart, func(s schema.LoginStartRequest) error {
-		return first(s.SetName(r.Name), s.SetKe1(r.KE1))
+		if r.DeviceID.IsZero() {
+			return first(s.SetName(r.Name), s.SetKe1(r.KE1))
+		}
+		return first(s.SetName(r.Name), s.SetKe1(r.KE1), s.SetDeviceId(r.DeviceID[:]), s.SetProof(r.Proof))
 	})
 }
 
 func decodeLoginStartRequest(s schema.LoginStartRequest) (*LoginStartRequest, error) {
 	var d decoder
-	return result(&d, &LoginStartRequest{Name: d.text("name", 1, MaxName)(s.Name()), KE1: d.bytes("ke1", 1, MaxOpaque)(s.Ke1())})
+	r := &LoginStartRequest{Name: d.text("name", 1, MaxName)(s.Name()), KE1: d.bytes("ke1", 1, MaxOpaque)(s.Ke1()),
+		DeviceID: d.optionalID("deviceId")(s.DeviceId())}
+	if !r.DeviceID.IsZero() {
+		r.Proof = d.bytes("proof", proofSize, proofSize)(s.Proof())
+	}
+	return result(&d, r)
 }
 
 // LoginStartResponse answers LoginStartRequest, for names that exist and names that do not.
@@ -134,12 +168,14 @@ func decodeLoginFinishRequest(s schema.LoginFinishRequest) (*LoginFinishRequest,
 type LoginFinishResponse struct {
 	AccountID               ids.ID
 	RootKey, WrappedRootKey []byte
+	SetPassword             bool // The cell gives up the keys that the password is registered under.
 }
 
 func (r *LoginFinishResponse) sizeHint() int { return len(r.RootKey) + len(r.WrappedRootKey) }
 
 func (r *LoginFinishResponse) encodeResponse(p schema.Response) error {
 	return fill(p.NewLoginFinish, func(s schema.LoginFinishResponse) error {
+		s.SetSetPassword(r.SetPassword)
 		return first(s.SetAccountId(r.AccountID[:]), s.SetRootKey(r.RootKey), s.SetWrappedRootKey(r.WrappedRootKey))
 	})
 }
@@ -147,7 +183,8 @@ func (r *LoginFinishResponse) encodeResponse(p schema.Response) error {
 func decodeLoginFinishResponse(s schema.LoginFinishResponse) (*LoginFinishResponse, error) {
 	var d decoder
 	return result(&d, &LoginFinishResponse{AccountID: d.id("accountId")(s.AccountId()),
-		RootKey: d.bytes("rootKey", 32, 32)(s.RootKey()), WrappedRootKey: d.bytes("wrappedRootKey", 1, MaxWrappedKey)(s.WrappedRootKey())})
+		RootKey: d.bytes("rootKey", 32, 32)(s.RootKey()), WrappedRootKey: d.bytes("wrappedRootKey", 1, MaxWrappedKey)(s.WrappedRootKey()),
+		SetPassword: s.SetPassword()})
 }
 
 // StartSessionRequest starts a device's session after a login on the same connection.

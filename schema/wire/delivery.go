@@ -67,7 +67,8 @@ func decodeEnqueueResponse(s schema.EnqueueResponse) (*EnqueueResponse, error) {
 
 // SubscribeRequest starts the device's stream of deliveries on this connection.
 type SubscribeRequest struct {
-	Credit uint16 // Deliveries in flight, at most MaxCredit; 0 asks for the cell's default.
+	Credit  uint16 // Deliveries in flight, at most MaxCredit; 0 asks for the cell's default.
+	Notices bool   // The client knows deliveries of KindNotice.
 }
 
 // Method implements Request.
@@ -77,13 +78,14 @@ func (*SubscribeRequest) sizeHint() int  { return 0 }
 func (r *SubscribeRequest) encodeRequest(q schema.Request) error {
 	return fill(q.NewSubscribe, func(s schema.SubscribeRequest) error {
 		s.SetCredit(r.Credit)
+		s.SetNotices(r.Notices)
 		return nil
 	})
 }
 
 func decodeSubscribeRequest(s schema.SubscribeRequest) (*SubscribeRequest, error) {
 	var d decoder
-	return result(&d, &SubscribeRequest{d.credit(s.Credit())})
+	return result(&d, &SubscribeRequest{d.credit(s.Credit()), s.Notices()})
 }
 
 // credit takes at most MaxCredit.
@@ -190,6 +192,7 @@ const (
 	KindProposal    = schema.Delivery_Kind_proposal
 	KindWelcome     = schema.Delivery_Kind_welcome
 	KindOwn         = schema.Delivery_Kind_own
+	KindNotice      = schema.Delivery_Kind_notice
 )
 
 func (r *Delivery) sizeHint() int { return len(r.Payload) }

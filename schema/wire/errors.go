@@ -47,6 +47,10 @@ const (
 	CodeInvalidCursor         = schema.ErrorCode_invalidCursor
 	CodeDeviceRevoked         = schema.ErrorCode_deviceRevoked
 	CodeReusedToken           = schema.ErrorCode_reusedToken
+	CodeSignupClosed          = schema.ErrorCode_signupClosed
+	CodeInvalidInvitation     = schema.ErrorCode_invalidInvitation
+	CodeAccountDisabled       = schema.ErrorCode_accountDisabled
+	CodeLinkExpired           = schema.ErrorCode_linkExpired
 )
 
 // Limits of an error's parts: entries and bytes. The encoder cuts what is longer, so that an error always arrives.

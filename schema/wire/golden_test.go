@@ -75,6 +75,14 @@ func capture(t *testing.T, path, content string) {
 	t.Logf("captured %s", path)
 }
 
+// grown are the captures of structs that have got fields since. Who sends them is older than this code, which reads
+// them as before and writes the same values in a longer struct.
+var grown = map[string]bool{"request-signup-start": true, "request-signup-finish": true, "request-login-start": true,
+	"response-signup-start": true, "response-login-finish": true}
+
+// filled are those of structs that have got fields in room that they had: the bytes are the same, capnp's text is not.
+var filled = map[string]bool{"request-subscribe": true}
+
 func goldenSamples() []sample { return append(samples(), variants()...) }
 
 // The captured bytes are what peers in the field send and expect: they read as what they were written from, and
@@ -92,7 +100,7 @@ func TestGolden(t *testing.T) {
 			if err != nil || !reflect.DeepEqual(got, s.env) {
 				t.Errorf("the capture reads as %s, error %v; it was written from %s", showBody(got.Body), err, showBody(s.env.Body))
 			}
-			if !bytes.Equal(now, captured) {
+			if bytes.Equal(now, captured) == grown[s.name] {
 				t.Errorf("today's encoder writes\n%sbut what was captured, and never changes, is\n%s", formatHex(now), formatHex(captured))
 			}
 		})
@@ -169,7 +177,7 @@ func TestGoldenAgainstAnotherImplementation(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !bytes.Equal(bytes.TrimSpace(text), bytes.TrimSpace(want)) {
+			if !grown[s.name] && !filled[s.name] && !bytes.Equal(bytes.TrimSpace(text), bytes.TrimSpace(want)) {
 				t.Errorf("capnp reads\n%sbut %s says\n%s", text, path, want)
 			}
 			written := tool(t, want, "encode", "envelope.capnp", "Envelope")
@@ -192,7 +200,8 @@ func TestForeignCaptures(t *testing.T) {
 		{"cpp-enqueue-several-segments", Envelope{CorrelationID: 4660, Body: &EnqueueRequest{ChannelID: dm, Generation: 7,
 			DeliveryID: deliveryID, Payload: payload}}, 0},
 		{"version-2", Envelope{CorrelationID: 4661}, CodeUnsupportedVersion},
-		{"request-to-come", Envelope{CorrelationID: 4662}, CodeUnknownMethod},
+		{"request-to-come", Envelope{CorrelationID: 4662, Body: &SetPasswordStartRequest{RegistrationRequest: []byte("c\x00")}}, 0}, // It has come.
+		{"request-far-to-come", Envelope{CorrelationID: 4662}, CodeUnknownMethod},
 		{"enqueue-with-fields-to-come", Envelope{CorrelationID: 4663, Body: &EnqueueRequest{ChannelID: dm, Generation: 7,
 			DeliveryID: deliveryID, Payload: pattern(0x4e, 50)}}, 0},
 	}

@@ -73,19 +73,13 @@ func (*KeyPackageStatus) sizeHint() int { return 0 }
 func (r *KeyPackageStatus) encodeResponse(p schema.Response) error {
 	return fill(p.NewKeyPackageStatus, func(s schema.KeyPackageStatus) error {
 		s.SetOneTime(r.OneTime)
-		if !r.LastResortExpiresAt.IsZero() {
-			s.SetLastResortExpiresAt(r.LastResortExpiresAt.UnixMilli())
-		}
+		s.SetLastResortExpiresAt(millis(r.LastResortExpiresAt))
 		return nil
 	})
 }
 
 func decodeKeyPackageStatus(s schema.KeyPackageStatus) (*KeyPackageStatus, error) {
-	r := &KeyPackageStatus{OneTime: s.OneTime()}
-	if ms := s.LastResortExpiresAt(); ms != 0 {
-		r.LastResortExpiresAt = time.UnixMilli(ms)
-	}
-	return r, nil
+	return &KeyPackageStatus{OneTime: s.OneTime(), LastResortExpiresAt: moment(s.LastResortExpiresAt())}, nil
 }
 
 // ClaimKeyPackagesRequest takes one KeyPackage of every device of an account.

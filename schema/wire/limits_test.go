@@ -85,6 +85,34 @@ func brokenAuth(t *testing.T) (all []broken) {
 	add(lengths(t, "proof", 64, 64, func(r *AuthenticateRequest) *[]byte { return &r.Proof })...)
 	add(zeroID(t, "accountId", func(r *AuthenticateResponse) *ids.ID { return &r.AccountID }))
 	add(zeroID(t, "deviceId", func(r *AuthenticateResponse) *ids.ID { return &r.DeviceID }))
+	return append(all, brokenPassword(t)...)
+}
+
+func brokenPassword(t *testing.T) (all []broken) {
+	add := func(b ...broken) { all = append(all, b...) }
+	add(without(t, "invitation", "too short", func(r *SignupStartRequest) { r.Invitation = pattern(1, 15) }),
+		without(t, "invitation", "too long", func(r *SignupFinishRequest) { r.Invitation = pattern(1, 17) }),
+		without(t, "proof", "missing", func(r *LoginStartRequest) { r.DeviceID = bob }),
+		without(t, "proof", "too short", func(r *LoginStartRequest) { r.DeviceID, r.Proof = bob, pattern(1, 63) }),
+		without(t, "recoveryCodes", "too many", func(r *SignupFinishRequest) { r.RecoveryCodes = make([]RecoveryCode, MaxRecoveryCodes+1) }),
+		without(t, "recoveryCodes", "too many", func(r *ResetAccountRequest) { r.RecoveryCodes = make([]RecoveryCode, MaxRecoveryCodes+1) }),
+		without(t, "recoveryCodes", "too many", func(r *SetRecoveryCodesRequest) { r.RecoveryCodes = make([]RecoveryCode, MaxRecoveryCodes+1) }))
+	add(lengths(t, "registrationRequest", 1, MaxOpaque, func(r *SetPasswordStartRequest) *[]byte { return &r.RegistrationRequest })...)
+	add(lengths(t, "registrationRecord", 1, MaxOpaque, func(r *SetPasswordFinishRequest) *[]byte { return &r.RegistrationRecord })...)
+	add(lengths(t, "wrappedRootKey", 1, MaxWrappedKey, func(r *SetPasswordFinishRequest) *[]byte { return &r.WrappedRootKey })...)
+	add(texts(t, "name", 1, MaxName, func(r *RecoverRequest) *string { return &r.Name })...)
+	add(lengths(t, "recoveryKey", 32, 32, func(r *RecoverRequest) *[]byte { return &r.RecoveryKey })...)
+	add(lengths(t, "proof", 64, 64, func(r *RecoverRequest) *[]byte { return &r.Proof })...)
+	add(zeroID(t, "accountId", func(r *RecoverResponse) *ids.ID { return &r.AccountID }))
+	add(lengths(t, "rootKey", 32, 32, func(r *RecoverResponse) *[]byte { return &r.RootKey })...)
+	add(lengths(t, "wrappedRootKey", 0, MaxWrappedKey, func(r *RecoverResponse) *[]byte { return &r.WrappedRootKey })...)
+	add(lengths(t, "recoveryKey", 32, 32, func(r *SetRecoveryCodesRequest) *[]byte { return &r.RecoveryCodes[1].RecoveryKey })...)
+	add(lengths(t, "wrappedRootKey", 1, MaxWrappedKey, func(r *SetRecoveryCodesRequest) *[]byte { return &r.RecoveryCodes[1].WrappedRootKey })...)
+	add(lengths(t, "registrationRecord", 1, MaxOpaque, func(r *ResetAccountRequest) *[]byte { return &r.RegistrationRecord })...)
+	add(lengths(t, "wrappedRootKey", 1, MaxWrappedKey, func(r *ResetAccountRequest) *[]byte { return &r.WrappedRootKey })...)
+	add(lengths(t, "certificate", devicecert.Size, devicecert.Size, func(r *ResetAccountRequest) *[]byte { return &r.Certificate })...)
+	add(texts(t, "deviceName", 0, MaxDeviceName, func(r *ResetAccountRequest) *string { return &r.DeviceName })...)
+	add(lengths(t, "proof", 64, 64, func(r *ResetAccountRequest) *[]byte { return &r.Proof })...)
 	return all
 }
 

@@ -86,10 +86,10 @@ func TestUnknown(t *testing.T) {
 		{"an envelope without a body", build(t, func(schema.Envelope) error { return nil }), CodeMalformed},
 		{"a kind of envelope to come", poked(t, enqueue, kindAt, 5), CodeUnknownMethod},
 		{"a request without a body", build(t, func(env schema.Envelope) error { _, err := env.NewRequest(); return err }), CodeUnknownMethod},
-		{"a request to come", member(18, schema.Envelope_Which_request), CodeUnknownMethod},
+		{"a request to come", member(60000, schema.Envelope_Which_request), CodeUnknownMethod},
 		{"the last request there can be", member(65535, schema.Envelope_Which_request), CodeUnknownMethod},
-		{"a response to come", member(14, schema.Envelope_Which_response), CodeUnknownMethod},
-		{"a push to come", member(4, schema.Envelope_Which_push), CodeUnknownMethod},
+		{"a response to come", member(60000, schema.Envelope_Which_response), CodeUnknownMethod},
+		{"a push to come", member(60000, schema.Envelope_Which_push), CodeUnknownMethod},
 		{"a request whose pointer is null", build(t, func(env schema.Envelope) error {
 			capnp.Struct(env).SetUint16(2, uint16(schema.Envelope_Which_request))
 			return nil
@@ -114,8 +114,9 @@ func TestUnknown(t *testing.T) {
 // A body whose fields are absent, or of another type than the schema's, is an error and nothing worse.
 func TestWrongTypes(t *testing.T) {
 	t.Parallel()
-	for which := range schema.Request_Which(18) {
-		if which == schema.Request_Which_none || which == schema.Request_Which_keyPackageStatus {
+	for which := range schema.Request_Which(1000) {
+		if strings.Contains(which.String(), "Which(") || which == schema.Request_Which_none ||
+			which == schema.Request_Which_keyPackageStatus || which == schema.Request_Which_endSession || which == schema.Request_Which_listDevices {
 			continue
 		}
 		for name, size := range map[string]capnp.ObjectSize{"empty": {}, "lists": {DataSize: 8, PointerCount: 8}} {
@@ -131,6 +132,8 @@ func TestWrongTypes(t *testing.T) {
 			allowed := map[schema.Request_Which]bool{ // Calls whose every field may be absent.
 				schema.Request_Which_hello: true, schema.Request_Which_subscribe: true,
 				schema.Request_Which_uploadKeyPackages: size.PointerCount == 0, schema.Request_Which_ack: size.PointerCount == 0,
+				schema.Request_Which_setRecoveryCodes: size.PointerCount == 0, schema.Request_Which_exportAccount: true,
+				schema.Request_Which_adminExportAudit: true, schema.Request_Which_adminAuthenticate: true,
 			}
 			if err == nil && allowed[which] {
 				continue

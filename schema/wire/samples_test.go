@@ -24,6 +24,7 @@ var (
 	bobLaptop   = ids.ID(pattern(0xb2, 16))
 	dm          = ids.ID(pattern(0xc1, 16))
 	requestID   = ids.ID(pattern(0xd1, 16))
+	linkID      = ids.ID(pattern(0xf1, 16))
 	cellID      = ids.ID(pattern(0xe1, 16))
 	deliveryID  = ids.ID{0x01, 0x9c, 0xb6, 0x64, 0x51, 0x00, 0x70, 1, 0x80, 2, 3, 4, 5, 6, 7, 8}
 	sentAt      = time.UnixMilli(0x019cb6645100)
@@ -67,12 +68,60 @@ func requestSamples() []sample {
 		{"enqueue", &EnqueueRequest{ChannelID: dm, Generation: 1, DeliveryID: deliveryID, Payload: pattern(0x4e, 50)}},
 		{"subscribe", &SubscribeRequest{Credit: 256}},
 		{"ack", &AckRequest{Acks: []Ack{{ChannelID: dm, Seq: 42}, {ChannelID: alicePhone, Seq: 1 << 40}}}},
+		{"set-password-start", &SetPasswordStartRequest{RegistrationRequest: pattern(0x41, 32)}},
+		{"set-password-finish", &SetPasswordFinishRequest{RegistrationRecord: pattern(0x42, 192), WrappedRootKey: pattern(0x43, 61), OpaqueKey: 2, EndOtherSessions: true}},
+		{"recover", &RecoverRequest{Name: "alice", RecoveryKey: pattern(0x61, 32), Proof: pattern(0x62, 64)}},
+		{"set-recovery-codes", &SetRecoveryCodesRequest{RecoveryCodes: twoCodes()}},
+		{"reset-account", &ResetAccountRequest{RegistrationRecord: pattern(0x42, 192), WrappedRootKey: pattern(0x43, 61), Certificate: certificate,
+			DeviceName: "Alice's phone", Proof: proof, OpaqueKey: 2, RecoveryCodes: twoCodes()}},
+		{"end-session", &EndSessionRequest{}},
+		{"signup-start-by-invitation", &SignupStartRequest{Name: "alice", RegistrationRequest: pattern(0x41, 32), Invitation: pattern(0x63, 16)}},
+		{"signup-finish-by-invitation", &SignupFinishRequest{Name: "alice", RegistrationRecord: pattern(0x42, 192), WrappedRootKey: pattern(0x43, 61),
+			Certificate: certificate, DeviceName: "Alice's phone", Proof: proof, Invitation: pattern(0x63, 16), OpaqueKey: 2, RecoveryCodes: twoCodes()}},
+		{"login-start-by-device", &LoginStartRequest{Name: "Zoë", KE1: pattern(0x44, 96), DeviceID: alicePhone, Proof: proof}},
+		{"subscribe-with-notices", &SubscribeRequest{Credit: 256, Notices: true}},
+		{"list-devices", &ListDevicesRequest{}},
+		{"rename-device", &RenameDeviceRequest{DeviceID: alicePhone, Name: "Alice's old phone"}},
+		{"revoke-device", &RevokeDeviceRequest{DeviceID: alicePhone}},
+		{"start-device-link", &StartDeviceLinkRequest{LinkID: linkID, Offer: pattern(0x71, 96)}},
+		{"get-device-link", &GetDeviceLinkRequest{LinkID: linkID}},
+		{"approve-device-link", &ApproveDeviceLinkRequest{LinkID: linkID, Certificate: certificate, DeviceName: "Alice's laptop", Approval: pattern(0x72, 200)}},
+		{"finish-device-link", &FinishDeviceLinkRequest{LinkID: linkID, Proof: proof}},
+		{"delete-account", &DeleteAccountRequest{Name: "alice"}},
+		{"export-account", &ExportAccountRequest{After: pattern(0x73, 17)}},
+		{"admin-authenticate", &AdminAuthenticateRequest{Token: pattern(0x74, 90)}},
+		{"admin-invite", &AdminInviteRequest{Count: 2, Lifetime: 72 * time.Hour}},
+		{"admin-reset-code", &AdminResetCodeRequest{Name: "bob", Lifetime: time.Hour}},
+		{"admin-get-account-by-name", &AdminGetAccountRequest{Name: "bob"}},
+		{"admin-get-account-by-id", &AdminGetAccountRequest{AccountID: bob}},
+		{"admin-set-disabled", &AdminSetDisabledRequest{AccountID: bob, Disabled: true}},
+		{"admin-revoke-device", &AdminRevokeDeviceRequest{AccountID: bob, DeviceID: bobLaptop}},
+		{"admin-end-sessions", &AdminEndSessionsRequest{AccountID: bob}},
+		{"admin-delete-account", &AdminDeleteAccountRequest{AccountID: bob, Name: "bob"}},
+		{"admin-export-audit", &AdminExportAuditRequest{After: pattern(0x75, 24)}},
 	}
 	var all []sample
 	for i, r := range requests {
 		all = append(all, sample{"request-" + r.name, Envelope{CorrelationID: uint64(i + 1), Body: r.body}})
 	}
 	return all
+}
+
+func twoCodes() []RecoveryCode {
+	return []RecoveryCode{{pattern(0x61, 32), pattern(0x64, 61)}, {pattern(0x65, 32), pattern(0x66, 61)}}
+}
+
+func noticeFrame(n Notice) []byte {
+	b, err := MarshalNotice(n)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func twoDevices() []Device {
+	return []Device{{DeviceID: alicePhone, Name: "Alice's phone", Certificate: certificate, AddedAt: sentAt, LastSeenAt: sentAt.Add(24 * time.Hour)},
+		{DeviceID: bobLaptop, Name: "Laptop", Certificate: certificate, AddedAt: sentAt.Add(time.Hour), LastSeenAt: sentAt.Add(48 * time.Hour)}}
 }
 
 func responseSamples() []sample {
@@ -98,6 +147,15 @@ func responseSamples() []sample {
 		{"create-group", &CreateGroupResponse{StartSeq: 41}},
 		{"enqueue", &EnqueueResponse{Seq: 42, AcceptedAt: sentAt.Add(20 * time.Millisecond), Duplicate: true}},
 		{"subscribe", &SubscribeResponse{RestoreEpoch: 3, Credit: 256}},
+		{"recover", &RecoverResponse{AccountID: alice, RootKey: public(rootKey), WrappedRootKey: pattern(0x64, 61)}},
+		{"signup-start-with-key", &SignupStartResponse{RegistrationResponse: pattern(0x51, 64), OpaqueKey: 2}},
+		{"login-finish-set-password", &LoginFinishResponse{AccountID: alice, RootKey: public(rootKey), WrappedRootKey: pattern(0x43, 61), SetPassword: true}},
+		{"device-list", &DeviceList{Devices: twoDevices()}},
+		{"device-link", &DeviceLink{Offer: pattern(0x71, 96), Approval: pattern(0x72, 200), Certificate: certificate, ExpiresAt: sentAt.Add(10 * time.Minute)}},
+		{"export-page", &ExportPage{Lines: []byte("{\"kind\":\"account\"}\n"), Next: pattern(0x73, 17)}},
+		{"admin-session", &AdminSession{Name: "ops", Role: AdminRoleAuditor, ExpiresAt: sentAt.Add(time.Hour)}},
+		{"codes", &Codes{Codes: []string{"0123-4567", "89AB-CDEF"}, ExpiresAt: sentAt.Add(72 * time.Hour)}},
+		{"admin-account", &AdminAccount{AccountID: bob, Name: "bob", RootKey: public(rootKey), CreatedAt: sentAt, Disabled: true, Devices: twoDevices()}},
 	}
 	var all []sample
 	for i, r := range responses {
@@ -122,17 +180,24 @@ func pushAndErrorSamples() []sample {
 func variants() []sample {
 	application := &Delivery{ChannelID: dm, Seq: 1, Generation: 1, SenderAccountID: alice, SenderDeviceID: alicePhone,
 		DeliveryID: deliveryID, AcceptedAt: sentAt, Payload: pattern(0x4e, 50)}
-	own, welcome := *application, *application
+	own, welcome, notice := *application, *application, *application
+	notice.Kind, notice.ChannelID, notice.Payload = KindNotice, bobLaptop, noticeFrame(Notice{Kind: NoticeDeviceRevoked, AccountID: alice, DeviceID: alicePhone})
 	own.Kind, own.Payload = KindOwn, nil
 	welcome.Kind, welcome.ChannelID, welcome.AboutChannelID = KindWelcome, bobLaptop, dm
 	return []sample{
 		{"push-deliver-application", Envelope{Body: application}},
+		{"push-deliver-notice", Envelope{Body: &notice}},
+		{"response-device-link-waiting", Envelope{CorrelationID: 11, Body: &DeviceLink{Offer: pattern(0x71, 96), ExpiresAt: sentAt.Add(10 * time.Minute)}}},
+		{"response-no-devices", Envelope{CorrelationID: 12, Body: &DeviceList{}}},
+		{"request-admin-authenticate-by-certificate", Envelope{CorrelationID: 13, Body: &AdminAuthenticateRequest{}}},
 		{"push-deliver-own", Envelope{Body: &own}},
 		{"push-deliver-welcome", Envelope{Body: &welcome}},
 		{"response-channel-without-group", Envelope{CorrelationID: 5, Body: &Channel{ChannelID: dm,
 			Peer: Account{AccountID: bob, Name: "bob", RootKey: public(rootKey)}}}},
 		{"response-enqueue-first", Envelope{CorrelationID: 16, Body: &EnqueueResponse{Seq: 42, AcceptedAt: sentAt.Add(20 * time.Millisecond)}}},
 		{"response-key-package-status-none", Envelope{CorrelationID: 6, Body: &KeyPackageStatus{}}},
+		{"response-recover-by-reset-code", Envelope{CorrelationID: 9, Body: &RecoverResponse{AccountID: alice, RootKey: public(rootKey)}}},
+		{"request-set-no-recovery-codes", Envelope{CorrelationID: 10, Body: &SetRecoveryCodesRequest{}}},
 		{"request-upload-one-last-resort", Envelope{CorrelationID: 7, Body: &UploadKeyPackagesRequest{LastResort: pattern(0x4a, 302)}}},
 		{"error-invalid-argument", Envelope{CorrelationID: 8, Body: Errorf(CodeInvalidArgument, "proof has 63 bytes, it must have 64").With("field", "proof")}},
 		{"error-connection", Envelope{Body: Errorf(CodeFrameTooLarge, "frame of 70000 bytes is above the limit of 65536").With("limit", "65536")}},

@@ -52,6 +52,54 @@ func decodeRequest(q schema.Request) (Request, error) {
 		return as[Request](q.Subscribe, decodeSubscribeRequest)
 	case schema.Request_Which_ack:
 		return as[Request](q.Ack, decodeAckRequest)
+	case schema.Request_Which_setPasswordStart:
+		return as[Request](q.SetPasswordStart, decodeSetPasswordStartRequest)
+	case schema.Request_Which_setPasswordFinish:
+		return as[Request](q.SetPasswordFinish, decodeSetPasswordFinishRequest)
+	case schema.Request_Which_recover:
+		return as[Request](q.Recover, decodeRecoverRequest)
+	case schema.Request_Which_setRecoveryCodes:
+		return as[Request](q.SetRecoveryCodes, decodeSetRecoveryCodesRequest)
+	case schema.Request_Which_resetAccount:
+		return as[Request](q.ResetAccount, decodeResetAccountRequest)
+	case schema.Request_Which_endSession:
+		return &EndSessionRequest{}, nil
+	case schema.Request_Which_listDevices:
+		return &ListDevicesRequest{}, nil
+	case schema.Request_Which_renameDevice:
+		return as[Request](q.RenameDevice, decodeRenameDeviceRequest)
+	case schema.Request_Which_revokeDevice:
+		return as[Request](q.RevokeDevice, decodeRevokeDeviceRequest)
+	case schema.Request_Which_startDeviceLink:
+		return as[Request](q.StartDeviceLink, decodeStartDeviceLinkRequest)
+	case schema.Request_Which_getDeviceLink:
+		return as[Request](q.GetDeviceLink, decodeGetDeviceLinkRequest)
+	case schema.Request_Which_approveDeviceLink:
+		return as[Request](q.ApproveDeviceLink, decodeApproveDeviceLinkRequest)
+	case schema.Request_Which_finishDeviceLink:
+		return as[Request](q.FinishDeviceLink, decodeFinishDeviceLinkRequest)
+	case schema.Request_Which_deleteAccount:
+		return as[Request](q.DeleteAccount, decodeDeleteAccountRequest)
+	case schema.Request_Which_exportAccount:
+		return as[Request](q.ExportAccount, decodeExportAccountRequest)
+	case schema.Request_Which_adminAuthenticate:
+		return as[Request](q.AdminAuthenticate, decodeAdminAuthenticateRequest)
+	case schema.Request_Which_adminInvite:
+		return as[Request](q.AdminInvite, decodeAdminInviteRequest)
+	case schema.Request_Which_adminResetCode:
+		return as[Request](q.AdminResetCode, decodeAdminResetCodeRequest)
+	case schema.Request_Which_adminGetAccount:
+		return as[Request](q.AdminGetAccount, decodeAdminGetAccountRequest)
+	case schema.Request_Which_adminSetDisabled:
+		return as[Request](q.AdminSetDisabled, decodeAdminSetDisabledRequest)
+	case schema.Request_Which_adminRevokeDevice:
+		return as[Request](q.AdminRevokeDevice, decodeAdminRevokeDeviceRequest)
+	case schema.Request_Which_adminEndSessions:
+		return as[Request](q.AdminEndSessions, decodeAdminEndSessionsRequest)
+	case schema.Request_Which_adminDeleteAccount:
+		return as[Request](q.AdminDeleteAccount, decodeAdminDeleteAccountRequest)
+	case schema.Request_Which_adminExportAudit:
+		return as[Request](q.AdminExportAudit, decodeAdminExportAuditRequest)
 	}
 	return nil, Errorf(CodeUnknownMethod, "method %d is unknown here; the cell may be older than the client", q.Which())
 }
@@ -86,6 +134,20 @@ func decodeResponse(p schema.Response) (Response, error) {
 		return as[Response](p.Enqueue, decodeEnqueueResponse)
 	case schema.Response_Which_subscribe:
 		return as[Response](p.Subscribe, decodeSubscribeResponse)
+	case schema.Response_Which_recover:
+		return as[Response](p.Recover, decodeRecoverResponse)
+	case schema.Response_Which_deviceList:
+		return as[Response](p.DeviceList, decodeDeviceList)
+	case schema.Response_Which_deviceLink:
+		return as[Response](p.DeviceLink, decodeDeviceLink)
+	case schema.Response_Which_exportPage:
+		return as[Response](p.ExportPage, decodeExportPage)
+	case schema.Response_Which_adminSession:
+		return as[Response](p.AdminSession, decodeAdminSession)
+	case schema.Response_Which_codes:
+		return as[Response](p.Codes, decodeCodes)
+	case schema.Response_Which_adminAccount:
+		return as[Response](p.AdminAccount, decodeAdminAccount)
 	}
 	return nil, Errorf(CodeUnknownMethod, "response %d is unknown here", p.Which())
 }

@@ -2,27 +2,34 @@ package contract
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"quicproquo.dev/api/v1alpha1"
 	"quicproquo.dev/cell/policy"
 	"quicproquo.dev/cell/server"
+	"quicproquo.dev/client/conn"
 	"quicproquo.dev/controllers/podcheck"
 	"quicproquo.dev/controllers/resources"
+	"quicproquo.dev/internal/admintoken"
 	"quicproquo.dev/internal/cellkeys"
 	"quicproquo.dev/internal/embeddedpg/pgtest"
 	"quicproquo.dev/internal/pki"
+	"quicproquo.dev/schema/wire"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -31,7 +38,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // by field.
 func TestConfigurationIsTheCells(t *testing.T) {
 	t.Parallel()
-	cm, err := resources.Config(loadCell(t, "{}"))
+	cm, err := resources.Config(loadCell(t, "{access: {clientCASecretRef: {name: client-ca}}}"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,9 +78,10 @@ type running struct {
 	check podcheck.Pods
 }
 
-func run(t *testing.T, cell *v1alpha1.MessagingCell) *running {
+func run(t *testing.T, cell *v1alpha1.MessagingCell, others ...any) *running {
 	t.Helper()
 	r := &running{objects: build(t, cell, pgtest.New(t)), root: t.TempDir(), cell: cell}
+	r.add(others...)
 	keys, err := cellkeys.Generate().Marshal()
 	must(t, err)
 	r.ca, err = pki.NewCA("contract", time.Now(), time.Hour)
@@ -86,6 +94,7 @@ func run(t *testing.T, cell *v1alpha1.MessagingCell) *running {
 	log := slog.New(slog.DiscardHandler)
 	job := resources.Migration(cell, "cell", "key").Spec.Template.Spec
 	must(t, server.Migrate(t.Context(), r.load(t, r.mount(t, t.TempDir(), job)), log))
+	r.prune(t)
 	config := r.load(t, r.mountServer(t))
 	config.Listen, config.OpsListen = "127.0.0.1:0", "127.0.0.1:0"
 	s, err := server.Start(t.Context(), config, server.Release{Name: "cell", Version: "test"}, log)
@@ -93,6 +102,28 @@ func run(t *testing.T, cell *v1alpha1.MessagingCell) *running {
 	t.Cleanup(func() { must(t, s.Stop(context.Background())) })
 	r.check = podcheck.Pods{QUICPort: port(t, s.Addr()), OpsPort: port(t, s.OpsAddr())}
 	return r
+}
+
+// prune opens the audit log with what the daily Job has: as long as the policy
+// says is how long it keeps.
+func (r *running) prune(t *testing.T) {
+	t.Helper()
+	pod := resources.AuditPruning(r.cell, "cell").Spec.JobTemplate.Spec.Template.Spec
+	c := pod.Containers[0]
+	if !slices.Equal(c.Args[:3], []string{"audit", "prune", "--config"}) {
+		t.Fatalf("the Job runs %q", c.Args)
+	}
+	pod.Containers[0].Args = c.Args[1:] // The configuration's place, for mount.
+	a, err := server.OpenAudit(t.Context(), r.load(t, r.mount(t, t.TempDir(), pod)))
+	must(t, err)
+	defer a.Store.Close()
+	kept, err := a.Retention()
+	must(t, err)
+	if want := r.cell.Spec.Retention.Audit.Duration; kept != want || want == 0 {
+		t.Errorf("events are kept for %s, the cell says %s", kept, want)
+	}
+	_, _, err = a.Store.PruneAudit(t.Context(), time.Now().Add(-kept), time.Now())
+	must(t, err)
 }
 
 func must(t *testing.T, err error) {
@@ -177,6 +208,64 @@ func TestCellRunsOnWhatTheOperatorBuilds(t *testing.T) {
 		}
 		return r.presents(t, "192.0.2.1")
 	}))
+}
+
+// A cell that asks everybody for a certificate takes those of the CAs that the
+// spec names, and still tells the operator, who has none, what it uses. The
+// operator's tokens are good for it.
+func TestCellTakesTheCAsAndTokensOfTheOperator(t *testing.T) {
+	t.Parallel()
+	clients, err := pki.NewCA("clients", time.Now(), time.Hour)
+	must(t, err)
+	for kind, other := range map[string]any{
+		"Secret":    &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "trust"}, Data: map[string][]byte{"bundle.pem": clients.CertPEM()}},
+		"ConfigMap": &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "trust"}, Data: map[string]string{"bundle.pem": string(clients.CertPEM())}},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			r := run(t, loadCell(t, "{access: {clientCertificates: required, clientCA"+kind+"Ref: {name: trust, key: bundle.pem}, admins: [{name: ops, role: auditor}]}}"), other)
+			must(t, r.presents(t, "demo.chat.svc"))
+			if got, want := r.policyHash(t), hashOf(t, r.cell); got != want {
+				t.Errorf("the cell uses policy %s, the operator published %s", got, want)
+			}
+			trust, err := conn.TrustPin(r.ca.Pin())
+			must(t, err)
+			options := conn.Options{Endpoint: net.JoinHostPort("127.0.0.1", strconv.Itoa(r.check.QUICPort)), Trust: trust}
+			r.issue(t, "127.0.0.1")
+			r.mountServer(t)
+			must(t, eventually(func() error { return r.presents(t, "127.0.0.1") }))
+			var refused *conn.CertificateError
+			if c, err := conn.Dial(t.Context(), options); !errors.As(err, &refused) {
+				t.Errorf("without a certificate: %v, %v", c, err)
+			}
+			cert, key, err := clients.IssueClient("ops", nil, time.Now(), time.Hour)
+			must(t, err)
+			pair, err := tls.X509KeyPair(cert, key)
+			must(t, err)
+			options.Certificate = &pair
+			for token, want := range map[string]wire.AdminRole{"": wire.AdminRoleAuditor, r.adminToken(t): wire.AdminRoleCellAdmin} {
+				c, err := conn.Dial(t.Context(), options)
+				must(t, err)
+				s, err := conn.Call[*wire.AdminSession](t.Context(), c, &wire.AdminAuthenticateRequest{Token: []byte(token)})
+				if err != nil || s.Role != want {
+					t.Errorf("%+v, %v", s, err)
+				}
+				c.Close()
+			}
+		})
+	}
+}
+
+// adminToken mints one as the operator does.
+func (r *running) adminToken(t *testing.T) string {
+	t.Helper()
+	keys, err := cellkeys.Parse(r.secrets[resources.KeysName(r.cell)].Data[resources.KeysKey])
+	must(t, err)
+	tokens, err := admintoken.New(keys.Tokens)
+	must(t, err)
+	token, err := tokens.Mint(admintoken.CellAdmin, "demo-admin/token", time.Now(), time.Hour)
+	must(t, err)
+	return string(token)
 }
 
 func hashOf(t *testing.T, cell *v1alpha1.MessagingCell) string {

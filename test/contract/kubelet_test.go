@@ -61,8 +61,14 @@ func (o *objects) files(t *testing.T, pod corev1.PodSpec, volume string) map[str
 		switch {
 		case v.Name != volume:
 		case v.ConfigMap != nil:
-			for name, text := range o.configMaps[v.ConfigMap.Name].Data {
-				files[name] = []byte(text)
+			data := o.configMaps[v.ConfigMap.Name].Data
+			for _, item := range v.ConfigMap.Items {
+				files[item.Path] = []byte(data[item.Key])
+			}
+			for name, text := range data {
+				if len(v.ConfigMap.Items) == 0 {
+					files[name] = []byte(text)
+				}
 			}
 		case v.Secret != nil:
 			secret := o.secrets[v.Secret.SecretName]

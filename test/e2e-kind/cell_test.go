@@ -16,6 +16,7 @@ import (
 
 var (
 	qpqFile    = flag.String("qpq", "", "the qpq program")
+	adminFile  = flag.String("kubectl-qpq", "", "the kubectl-qpq program")
 	sampleFile = flag.String("sample", "", "the manifest of the sample cell")
 	reportDir  = flag.String("report", "", "where to keep what is known of a failure")
 )
@@ -26,7 +27,7 @@ var full = os.Getenv("E2E_FULL") != ""
 // TestCell is the life of a cell, as two people and an admin see it. Its parts
 // build on each other.
 func TestCell(t *testing.T) {
-	if *qpqFile == "" || *sampleFile == "" || *reportDir == "" {
+	if *qpqFile == "" || *adminFile == "" || *sampleFile == "" || *reportDir == "" {
 		t.Fatal("run me with: make e2e")
 	}
 	t.Cleanup(func() { dumpIfFailed(t) })
@@ -41,6 +42,7 @@ func TestCell(t *testing.T) {
 		{"applied", applied},
 		{"restricted", restricted},
 		{"two people talk", twoPeopleTalk},
+		{"an admin looks after them", anAdmin},
 		{"pods die", podsDie},
 		{"the operator heals", operatorHeals},
 		{"three servers", threeServers},

@@ -60,6 +60,43 @@ func (p *person) plantOutbox(channel, id ids.ID, text string) {
 	}
 }
 
+// editRecord changes a record of the profile as JSON.
+func (p *person) editRecord(name string, change func(map[string]any)) {
+	p.t.Helper()
+	store, err := keystore.Open(p.opts.Profile, p.opts.Passphrase)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	err = store.Update(p.t.Context(), func(tx *keystore.Tx) error {
+		b, err := tx.Get(name)
+		if err != nil {
+			return err
+		}
+		var record map[string]any
+		if err := json.Unmarshal(b, &record); err != nil {
+			return err
+		}
+		change(record)
+		if b, err = json.Marshal(record); err != nil {
+			return err
+		}
+		return tx.Put(name, b)
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// database is the cell's.
+func (c *cell) database() string {
+	c.t.Helper()
+	b, err := os.ReadFile(c.path("database"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return string(b)
+}
+
 // recordTimes changes whenever a channel's record does.
 func (p *person) recordTimes() string {
 	files, err := filepath.Glob(filepath.Join(p.opts.Profile, "records", "channel-*"))

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"quicproquo.dev/cell/policy"
 	"quicproquo.dev/client"
 	"quicproquo.dev/schema/wire"
 )
@@ -72,7 +73,7 @@ func TestSizes(t *testing.T) {
 
 func TestManyMessages(t *testing.T) {
 	t.Parallel()
-	c := makeCell(t)
+	c := makeCell(t, func(p *policy.Policy) { p.Limits.RequestsPerSecond = 1000 }) // TestLowLimits is about fewer.
 	alice, bob := c.signup("alice"), c.signup("bob")
 	const n = 300 // More than the credit and than a batch.
 	var texts []string

@@ -15,6 +15,7 @@ import (
 type follower struct {
 	t        *testing.T
 	messages chan client.Message
+	notices  chan client.Message
 	cancel   context.CancelFunc
 	ended    chan error
 }
@@ -22,10 +23,14 @@ type follower struct {
 func (p *person) follow() *follower {
 	p.t.Helper()
 	ctx, cancel := context.WithCancel(p.t.Context())
-	f := &follower{t: p.t, messages: make(chan client.Message, 100), cancel: cancel, ended: make(chan error, 1)}
+	f := &follower{t: p.t, messages: make(chan client.Message, 100), notices: make(chan client.Message, 100), cancel: cancel, ended: make(chan error, 1)}
 	go func() {
 		f.ended <- p.Read(ctx, true, func(m client.Message) error {
-			f.messages <- m
+			if m.Notice != nil {
+				f.notices <- m
+			} else {
+				f.messages <- m
+			}
 			return nil
 		})
 	}()

@@ -3,9 +3,11 @@ package e2elocal
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,10 +16,12 @@ import (
 
 	"quicproquo.dev/cell/policy"
 	"quicproquo.dev/cell/server"
+	"quicproquo.dev/cell/server/celltest"
 	"quicproquo.dev/client"
 	"quicproquo.dev/client/keystore"
 	"quicproquo.dev/internal/cellkeys"
 	"quicproquo.dev/internal/embeddedpg/pgtest"
+	"quicproquo.dev/internal/logging"
 	"quicproquo.dev/internal/pki"
 )
 
@@ -40,20 +44,37 @@ type cell struct {
 	ca     *pki.CA
 	server *server.Server
 	addr   string
+
+	logged  celltest.Log // By the cell, and by the SDK.
+	secrets *celltest.Secrets
+	mu      sync.Mutex
+	opened  []client.Options // Profiles that were made.
 }
 
 // makeCell starts a cell. Its policy is the default, as change leaves it.
 func makeCell(t *testing.T, change ...func(*policy.Policy)) *cell {
 	t.Helper()
-	c := &cell{t: t, dir: t.TempDir(), addr: "127.0.0.1:0"}
+	c := &cell{t: t, dir: t.TempDir(), addr: "127.0.0.1:0", secrets: celltest.SecretsOf(t)}
+	c.secrets.Text("a passphrase", password)
 	c.writeFiles(change)
 	config := c.config()
 	if err := server.Migrate(t.Context(), config, c.log()); err != nil {
 		t.Fatal(err)
 	}
 	c.start()
-	t.Cleanup(c.stop)
+	t.Cleanup(c.end)
 	return c
+}
+
+// end stops the cell, and looks at what it has logged, and its clients.
+func (c *cell) end() {
+	c.stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, o := range c.opened {
+		learnProfile(c.t, c.secrets, o)
+	}
+	c.secrets.Check(c.t, "the cell, or the SDK,", c.logged.String())
 }
 
 func (c *cell) writeFiles(change []func(*policy.Policy)) {
@@ -111,10 +132,11 @@ func (c *cell) config() *server.Config {
 func (c *cell) path(name string) string { return filepath.Join(c.dir, name) }
 
 func (c *cell) log() *slog.Logger {
+	to := io.Writer(&c.logged)
 	if testing.Verbose() && os.Getenv("E2E_LOG") != "" {
-		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		to = io.MultiWriter(to, os.Stderr)
 	}
-	return slog.New(slog.DiscardHandler)
+	return logging.New(to, logging.Options{Level: slog.LevelDebug})
 }
 
 func (c *cell) start() {
@@ -125,6 +147,8 @@ func (c *cell) start() {
 		c.t.Fatal(err)
 	}
 	c.addr = c.server.Addr().String()
+	c.secrets.Own(c.addr)
+	c.secrets.Own(c.server.OpsAddr().String())
 }
 
 func (c *cell) stop() {
@@ -148,8 +172,12 @@ var profiles atomic.Int64
 
 // options returns those of a new profile.
 func (c *cell) options() client.Options {
-	return client.Options{Profile: filepath.Join(c.t.TempDir(), fmt.Sprint("profile-", profiles.Add(1))), Passphrase: []byte(password),
+	o := client.Options{Profile: filepath.Join(c.t.TempDir(), fmt.Sprint("profile-", profiles.Add(1))), Passphrase: []byte(password),
 		Endpoint: c.addr, Pin: c.ca.Pin(), KDF: keystore.KDF{Time: 1, MemoryKiB: 64, Threads: 1}, Log: c.log(), DeviceName: "test"}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opened = append(c.opened, o)
+	return o
 }
 
 // person is somebody with a device.
@@ -204,12 +232,14 @@ func (p *person) dm(to *person, text string) *client.Sent {
 	return sent
 }
 
-// read returns what Read hands out until caught up.
+// read returns what Read hands out until caught up, but for notices.
 func (p *person) read() []client.Message {
 	p.t.Helper()
 	var list []client.Message
 	err := p.Read(p.t.Context(), false, func(m client.Message) error {
-		list = append(list, m)
+		if m.Notice == nil {
+			list = append(list, m)
+		}
 		return nil
 	})
 	if err != nil {

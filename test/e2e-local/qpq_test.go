@@ -41,6 +41,7 @@ type user struct {
 	binary  string
 	profile string
 	cell    *cell
+	env     []string // Besides, or instead of, the usual one.
 }
 
 func (c *cell) user() *user {
@@ -49,12 +50,13 @@ func (c *cell) user() *user {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return &user{c.t, binary, filepath.Join(c.t.TempDir(), "profile"), c}
+	return &user{c.t, binary, filepath.Join(c.t.TempDir(), "profile"), c, nil}
 }
 
 func (u *user) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(u.binary, args...) //nolint:gosec // our own.
 	cmd.Env = []string{"QPQ_PASSPHRASE=" + password, "QPQ_PROFILE=" + u.profile, "HOME=" + u.t.TempDir()}
+	cmd.Env = append(cmd.Env, u.env...)
 	return cmd
 }
 
@@ -69,6 +71,7 @@ func (u *user) run(args ...string) (code int, stdout, stderr string) {
 	if err != nil && !errors.As(err, &exit) {
 		u.t.Fatal(err)
 	}
+	u.cell.secrets.CheckProgram(u.t, args, out.String()+errs.String())
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 

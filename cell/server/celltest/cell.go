@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"quicproquo.dev/cell/policy"
 	"quicproquo.dev/cell/server"
 	"quicproquo.dev/internal/cellkeys"
+	"quicproquo.dev/internal/logging"
 	"quicproquo.dev/internal/pki"
 )
 
@@ -28,8 +30,9 @@ type Cell struct {
 	OpsURL   string
 	Log      *Log
 
-	file   string // The configuration's name in Dir.
-	server *server.Server
+	file    string // The configuration's name in Dir.
+	server  *server.Server
+	secrets *Secrets // Of the test that made it.
 }
 
 // Option changes a cell before it starts.
@@ -38,11 +41,21 @@ type Option func(*setup)
 type setup struct {
 	policy   *policy.Policy
 	database string
+	clientCA *pki.CA
 }
 
 // WithPolicy changes the policy, which starts as the default.
 func WithPolicy(change func(*policy.Policy)) Option {
 	return func(s *setup) { change(s.policy) }
+}
+
+// Unlimited lifts the limits of rates and connections, for tests that ask for more than one client does.
+func Unlimited() Option {
+	return WithPolicy(func(p *policy.Policy) {
+		l := &p.Limits
+		l.RequestsPerSecond, l.RequestBurst, l.LookupsPerMinute = 100_000, 200_000, 600_000
+		l.TrustedRanges = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
 }
 
 // WithDatabase takes a database other than a fresh one: it is migrated, and left alone when the test ends.
@@ -63,7 +76,7 @@ func Prepare(t testing.TB, options ...Option) *Cell {
 	for _, o := range options {
 		o(&s)
 	}
-	c := &Cell{Dir: t.TempDir(), Database: s.database, Addr: "127.0.0.1:0", Log: &Log{}, file: "cell.yaml"}
+	c := &Cell{Dir: t.TempDir(), Database: s.database, Addr: "127.0.0.1:0", Log: &Log{}, file: "cell.yaml", secrets: SecretsOf(t)}
 	if c.Database == "" {
 		c.Database = newDatabase(t)
 	}
@@ -71,8 +84,16 @@ func Prepare(t testing.TB, options ...Option) *Cell {
 	if s.database != "" {
 		must(t, server.Migrate(t.Context(), c.Config(t), c.logger()))
 	}
-	t.Cleanup(func() { c.Stop(t) })
+	t.Cleanup(func() { c.end(t, "the cell") })
 	return c
+}
+
+// end stops the cell, and looks at what it has logged.
+func (c *Cell) end(t testing.TB, who string) {
+	t.Helper()
+	c.Stop(t)
+	c.secrets.cell(t, c)
+	c.secrets.Check(t, who, c.Log.String())
 }
 
 // Replica starts a further server of the same cell, at an address of its own.
@@ -81,7 +102,7 @@ func (c *Cell) Replica(t testing.TB) *Cell {
 	r := *c
 	r.Addr, r.Log, r.file, r.server = "127.0.0.1:0", &Log{}, "replica.yaml", nil
 	r.Start(t)
-	t.Cleanup(func() { r.Stop(t) })
+	t.Cleanup(func() { r.end(t, "a replica") })
 	return &r
 }
 
@@ -115,6 +136,9 @@ func (c *Cell) prepare(t testing.TB, s setup) {
 	must(t, err)
 	rules, err := s.policy.Marshal()
 	must(t, err)
+	if s.clientCA != nil {
+		c.WriteClientCAs(t, s.clientCA)
+	}
 	for name, content := range map[string][]byte{"keys.yaml": keys, "policy.yaml": rules,
 		"database-uri": []byte(c.Database), "ca.crt": c.CA.CertPEM()} {
 		must(t, os.WriteFile(c.path(name), content, 0o600))
@@ -131,7 +155,8 @@ func (c *Cell) ConfigFile() string { return c.path(c.file) }
 func (c *Cell) Config(t testing.TB) *server.Config {
 	t.Helper()
 	b, err := yaml.Marshal(server.Config{Version: server.Version, Listen: c.Addr, OpsListen: "127.0.0.1:0", DatabaseURIFile: c.path("database-uri"),
-		KeysFile: c.path("keys.yaml"), PolicyFile: c.path("policy.yaml"), CertFile: c.path("tls.crt"), KeyFile: c.path("tls.key"), DrainTimeout: "500ms"})
+		KeysFile: c.path("keys.yaml"), PolicyFile: c.path("policy.yaml"), CertFile: c.path("tls.crt"), KeyFile: c.path("tls.key"),
+		ClientCAFile: c.path(clientCAFile), DrainTimeout: "500ms"})
 	must(t, err)
 	must(t, os.WriteFile(c.ConfigFile(), b, 0o600))
 	config, err := server.LoadConfig(c.ConfigFile())
@@ -145,6 +170,8 @@ func (c *Cell) Start(t testing.TB) {
 	s, err := server.Start(t.Context(), c.Config(t), server.Release{Name: "cell", Version: "test"}, c.logger())
 	must(t, err)
 	c.server, c.Addr, c.OpsURL = s, s.Addr().String(), "http://"+s.OpsAddr().String()
+	c.secrets.Own(c.Addr)
+	c.secrets.Own(c.OpsURL)
 }
 
 // Ops is what the ops port answers to a GET.
@@ -172,7 +199,7 @@ func (c *Cell) Stop(t testing.TB) {
 }
 
 func (c *Cell) logger() *slog.Logger {
-	return slog.New(slog.NewJSONHandler(c.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return logging.New(c.Log, logging.Options{Level: slog.LevelDebug}) // As programs do.
 }
 
 func must(t testing.TB, err error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,29 +36,71 @@ type Conn struct {
 // Dial opens a connection with its control stream. It is closed when the test ends.
 func (c *Cell) Dial(t testing.TB) *Conn {
 	t.Helper()
-	q, err := c.dial(t)
+	q, err := c.dial(t, c.tls())
 	must(t, err)
+	return newConn(t, q)
+}
+
+// DialFrom is Dial from another address of this machine, such as 127.0.0.2, or the reason why not.
+func (c *Cell) DialFrom(t testing.TB, ip string) (*Conn, error) {
+	t.Helper()
+	dial, closeAll := c.Dialer(t, ip)
+	t.Cleanup(closeAll)
+	q, err := dial(t.Context())
+	if err != nil {
+		return nil, err
+	}
+	return newConn(t, q), nil
+}
+
+// Dialer makes any number of connections from one socket at an address of this machine, until closeAll.
+func (c *Cell) Dialer(t testing.TB, ip string) (dial func(context.Context) (*quic.Conn, error), closeAll func()) {
+	t.Helper()
+	to, err := net.ResolveUDPAddr("udp", c.Addr)
+	must(t, err)
+	socket, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(ip)})
+	must(t, err)
+	transport := &quic.Transport{Conn: socket}
+	dial = func(ctx context.Context) (*quic.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, Patience)
+		defer cancel()
+		return transport.Dial(ctx, to, c.tls(), nil)
+	}
+	return dial, func() {
+		_ = transport.Close()
+		_ = socket.Close()
+	}
+}
+
+func newConn(t testing.TB, q *quic.Conn) *Conn {
+	t.Helper()
 	stream, err := q.OpenStream()
 	must(t, err)
 	conn := &Conn{QUIC: q, Control: stream, t: t, frames: make(chan []byte, 4096), answers: map[uint64]wire.Body{}}
 	go conn.pump(stream)
 	go conn.pumpLarge()
 	t.Cleanup(func() { conn.Close() })
+	SecretsOf(t).Client(q.LocalAddr())
+	SecretsOf(t).Bytes("a TLS exporter", conn.Exporter())
 	return conn
 }
 
-func (c *Cell) dial(t testing.TB) (*quic.Conn, error) {
-	pool := x509.NewCertPool()
-	pool.AddCert(c.CA.Certificate())
+func (c *Cell) dial(t testing.TB, config *tls.Config) (*quic.Conn, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
-	return quic.DialAddr(ctx, c.Addr, &tls.Config{RootCAs: pool, NextProtos: []string{endpoint.ALPN}, MinVersion: tls.VersionTLS13}, nil)
+	return quic.DialAddr(ctx, c.Addr, config, nil)
+}
+
+func (c *Cell) tls() *tls.Config {
+	pool := x509.NewCertPool()
+	pool.AddCert(c.CA.Certificate())
+	return &tls.Config{RootCAs: pool, ServerName: "127.0.0.1", NextProtos: []string{endpoint.ALPN}, MinVersion: tls.VersionTLS13}
 }
 
 // DialError tries to connect and returns why it failed.
 func (c *Cell) DialError(t testing.TB) error {
 	t.Helper()
-	q, err := c.dial(t)
+	q, err := c.dial(t, c.tls())
 	if err == nil {
 		_ = q.CloseWithError(0, "not wanted")
 	}
@@ -116,6 +159,7 @@ func (c *Conn) Write(b []byte) {
 func (c *Conn) Send(r wire.Request) uint64 {
 	c.t.Helper()
 	id := c.sequence.Add(1)
+	SecretsOf(c.t).Learn(r)
 	b, err := wire.Marshal(wire.Envelope{CorrelationID: id, Body: r})
 	must(c.t, err)
 	if len(b) > frame.ControlLimit {
@@ -158,6 +202,7 @@ func (c *Conn) read() {
 	case b := <-c.frames:
 		e, err := wire.Unmarshal(b)
 		must(c.t, err)
+		SecretsOf(c.t).Learn(e.Body)
 		if p, ok := e.Body.(wire.Push); ok {
 			c.pushes = append(c.pushes, p)
 			return

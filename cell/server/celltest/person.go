@@ -23,6 +23,7 @@ type Person struct {
 	Session        *wire.Session
 	Conn           *Conn
 	Bundles        []*mls.KeyPackageBundle
+	Invitation     []byte // For signup, where the cell asks for one.
 
 	t testing.TB
 }
@@ -30,14 +31,47 @@ type Person struct {
 // Signup makes an account on a fresh connection.
 func (c *Cell) Signup(t testing.TB, name string) *Person {
 	t.Helper()
+	return c.SignupAt(t, c.Dial(t), name)
+}
+
+// SignupAt makes an account on a connection.
+func (c *Cell) SignupAt(t testing.TB, conn *Conn, name string) *Person {
+	t.Helper()
+	return newPerson(t, conn, name).signup()
+}
+
+func newPerson(t testing.TB, conn *Conn, name string) *Person {
+	t.Helper()
 	_, root, _ := ed25519.GenerateKey(nil)
 	_, device, _ := ed25519.GenerateKey(nil)
-	p := &Person{Name: name, Password: "password of " + name, Root: root, Device: device, Conn: c.Dial(t), t: t}
+	p := &Person{Name: name, Password: "password of " + name, Root: root, Device: device, Conn: conn, t: t}
+	p.private()
 	p.Certificate = devicecert.Issue(root, ids.New(), ids.New(), device.Public().(ed25519.PublicKey), time.Now())
-	session, err := p.SignupOn(p.Conn, name)
-	must(t, err)
+	return p
+}
+
+// SignupInvited makes an account by an invitation, on a fresh connection.
+func (c *Cell) SignupInvited(t testing.TB, name string, invitation []byte) *Person {
+	t.Helper()
+	p := newPerson(t, c.Dial(t), name)
+	p.Invitation = invitation
+	return p.signup()
+}
+
+func (p *Person) signup() *Person {
+	p.t.Helper()
+	session, err := p.SignupOn(p.Conn, p.Name)
+	must(p.t, err)
 	p.Session = session
 	return p
+}
+
+// private tells the test's secrets of what the person sends nobody.
+func (p *Person) private() {
+	s := SecretsOf(p.t)
+	s.Text("a password", p.Password)
+	s.Bytes("a root key", p.Root.Seed())
+	s.Bytes("a device key", p.Device.Seed())
 }
 
 // SignupOn runs the signup calls on a connection.
@@ -46,7 +80,7 @@ func (p *Person) SignupOn(conn *Conn, name string) (*wire.Session, error) {
 	must(p.t, err)
 	request, err := client.RegistrationInit([]byte(p.Password))
 	must(p.t, err)
-	body, err := conn.Call(&wire.SignupStartRequest{Name: name, RegistrationRequest: request.Serialize()})
+	body, err := conn.Call(&wire.SignupStartRequest{Name: name, RegistrationRequest: request.Serialize(), Invitation: p.Invitation})
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +89,7 @@ func (p *Person) SignupOn(conn *Conn, name string) (*wire.Session, error) {
 	record, _, err := client.RegistrationFinalize(response, nil, nil, quickly())
 	must(p.t, err)
 	body, err = conn.Call(&wire.SignupFinishRequest{Name: name, RegistrationRecord: record.Serialize(), WrappedRootKey: []byte("wrapped root key"),
-		Certificate: p.Certificate.Marshal(), DeviceName: "test", Proof: p.Proof(conn)})
+		Certificate: p.Certificate.Marshal(), DeviceName: "test", Proof: p.Proof(conn), Invitation: p.Invitation})
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +138,44 @@ func (p *Person) Reconnect(c *Cell) {
 	p.t.Helper()
 	p.Conn = c.Dial(p.t)
 	Must[*wire.AuthenticateResponse](p.Conn, &wire.AuthenticateRequest{AccessToken: p.Session.AccessToken, Proof: p.Proof(p.Conn)})
+}
+
+// Another adds a device to the person's account by password, on a connection of its own.
+func (p *Person) Another(c *Cell) *Person {
+	p.t.Helper()
+	_, device, _ := ed25519.GenerateKey(nil)
+	q := &Person{Name: p.Name, Password: p.Password, Root: p.Root, Device: device, Conn: c.Dial(p.t), t: p.t,
+		Certificate: devicecert.Issue(p.Root, p.Certificate.AccountID, ids.New(), device.Public().(ed25519.PublicKey), time.Now())}
+	q.private()
+	q.Begin()
+	return q
+}
+
+// Begin logs in on the connection and starts a session of the device.
+func (p *Person) Begin() {
+	p.t.Helper()
+	_, err := p.LoginOn(p.Conn, p.Name, p.Password)
+	must(p.t, err)
+	p.Session = Must[*wire.Session](p.Conn, &wire.StartSessionRequest{Certificate: p.Certificate.Marshal(), DeviceName: "another", Proof: p.Proof(p.Conn)})
+}
+
+// Return is Begin on a fresh connection, after something of the person was restored: a server hears of that in a moment, and
+// until then answers that the session was ended.
+func (p *Person) Return(c *Cell) {
+	p.t.Helper()
+	for end := time.Now().Add(Patience); ; time.Sleep(50 * time.Millisecond) {
+		p.Conn = c.Dial(p.t)
+		_, err := p.LoginOn(p.Conn, p.Name, p.Password)
+		must(p.t, err)
+		body, err := p.Conn.Call(&wire.StartSessionRequest{Certificate: p.Certificate.Marshal(), DeviceName: "another", Proof: p.Proof(p.Conn)})
+		if err == nil {
+			p.Session = body.(*wire.Session)
+			return
+		}
+		if !wire.HasCode(err, wire.CodeInvalidToken) || time.Now().After(end) {
+			p.t.Fatal(err)
+		}
+	}
 }
 
 // KeyPackage makes a KeyPackage and keeps its bundle.

@@ -26,7 +26,11 @@ func RunSelf(t testing.TB, patience time.Duration, env []string, args ...string)
 	p.Env = append(os.Environ(), env...)
 	p.Stdout, p.Stderr = &p.printed, &p.printed
 	must(t, p.Start())
-	t.Cleanup(func() { _ = p.Process.Kill() })
+	secrets := SecretsOf(t)
+	t.Cleanup(func() {
+		_ = p.Process.Kill()
+		secrets.CheckProgram(t, args, p.Printed())
+	})
 	return p
 }
 

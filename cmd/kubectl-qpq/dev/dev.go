@@ -10,12 +10,15 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
 	"quicproquo.dev/api/v1alpha1"
 	"quicproquo.dev/cell/server"
+	"quicproquo.dev/controllers/resources"
 	"quicproquo.dev/internal/embeddedpg"
+	"quicproquo.dev/internal/logging"
 	"quicproquo.dev/internal/manifest"
 	"quicproquo.dev/internal/pki"
 	"quicproquo.dev/internal/version"
@@ -50,7 +53,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, note := range notes(cell) {
+	for _, note := range notes(cell, o.Dir) {
 		fmt.Fprintln(o.Out, "note:", note)
 	}
 	pg, err := embeddedpg.Start(ctx, embeddedpg.Options{Dir: filepath.Join(o.Dir, databaseDir), Progress: o.Out})
@@ -86,13 +89,16 @@ func directory(dir, name string) (string, error) {
 }
 
 // notes says what of the manifest needs a cluster.
-func notes(cell *v1alpha1.MessagingCell) []string {
+func notes(cell *v1alpha1.MessagingCell, dir string) []string {
 	var list []string
 	if cell.Spec.Endpoint.TLS.SecretName != "" {
 		list = append(list, "spec.endpoint.tls.secretName needs a cluster; the cell's own CA is used instead")
 	}
 	if cell.Spec.Database.SecretRef != nil {
 		list = append(list, "spec.database.secretRef needs a cluster; an embedded PostgreSQL is used instead")
+	}
+	if ref, _ := resources.ClientCARef(cell); ref.Kind != "" {
+		list = append(list, "spec.access.clientCA"+ref.Kind+"Ref needs a cluster; the client CAs in "+filepath.Join(dir, clientCAFile)+" are used instead")
 	}
 	if cell.Spec.Replicas != nil && *cell.Spec.Replicas != 1 {
 		list = append(list, "spec.replicas needs a cluster; one server runs here")
@@ -105,7 +111,7 @@ func serve(ctx context.Context, o Options, cell *v1alpha1.MessagingCell, secrets
 	if o.Verbose {
 		level = slog.LevelInfo
 	}
-	log := slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: level}))
+	log := logging.New(o.Log, logging.Options{Level: level, Text: true})
 	files, err := prepare(o, cell, secrets, pg.URL())
 	if err != nil {
 		return err
@@ -124,13 +130,32 @@ func serve(ctx context.Context, o Options, cell *v1alpha1.MessagingCell, secrets
 	if err != nil {
 		return err
 	}
-	err = await(ctx, o, files, s, pg)
+	err = administered(ctx, o.Dir, log, func(ctx context.Context) error { return await(ctx, o, files, s, pg) })
 	return errors.Join(err, forget(files.connection), s.Stop(context.WithoutCancel(ctx)))
+}
+
+// administered has admin tokens there while f runs.
+func administered(ctx context.Context, dir string, log *slog.Logger, f func(context.Context) error) error {
+	tokens, err := newAdminTokens(dir)
+	if err != nil {
+		return err
+	}
+	if err := tokens.write(time.Now()); err != nil {
+		return errors.Join(err, tokens.remove())
+	}
+	keeping, stop := context.WithCancel(ctx)
+	var kept sync.WaitGroup
+	kept.Go(func() { tokens.keep(keeping, log) })
+	err = f(ctx)
+	stop()
+	kept.Wait()
+	return errors.Join(err, tokens.remove())
 }
 
 // await tells how to reach the cell and waits for the end.
 func await(ctx context.Context, o Options, files files, s *server.Server, pg *embeddedpg.Server) error {
-	c := connection{Endpoint: reachable(s.Addr()), CAFile: files.ca, Pin: files.pin, OpsURL: "http://" + s.OpsAddr().String()}
+	c := connection{Endpoint: reachable(s.Addr()), CAFile: files.ca, Pin: files.pin, OpsURL: "http://" + s.OpsAddr().String(),
+		AdminTokenFile: filepath.Join(o.Dir, adminTokenFile)}
 	if err := c.write(files.connection); err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ const (
 	keysFile       = "keys.yaml"
 	connectionFile = "connection.json"
 	lockFile       = "lock"
+	clientCAFile   = "client-ca.crt" // Of the user's own.
 )
 
 // lock takes a folder for this process, until the returned function is called or the process ends.
@@ -59,8 +60,10 @@ func lock(dir string) (unlock func(), err error) {
 // prepareSecrets removes what a process that was killed had told, and finds the CA and the cell's keys, or makes
 // them. To make new keys for old data would lock everybody out.
 func prepareSecrets(dir, name string) (*pki.CA, error) {
-	if err := forget(filepath.Join(dir, connectionFile)); err != nil {
-		return nil, err // A stale one would say that the cell is ready.
+	for _, name := range []string{connectionFile, adminTokenFile, auditorTokenFile} {
+		if err := forget(filepath.Join(dir, name)); err != nil {
+			return nil, err // A stale one would say that the cell is ready.
+		}
 	}
 	ca, err := authority(dir, name)
 	if err != nil {
@@ -100,7 +103,7 @@ func prepare(o Options, cell *v1alpha1.MessagingCell, ca *pki.CA, databaseURI st
 	}
 	config, err := yaml.Marshal(server.Config{Version: server.Version, Listen: listenAddress(o, cell), OpsListen: "127.0.0.1:0",
 		DatabaseURIFile: in("database-uri"), KeysFile: in(keysFile), PolicyFile: in("policy.yaml"),
-		CertFile: in("tls.crt"), KeyFile: in("tls.key"), DrainTimeout: drainTimeout})
+		CertFile: in("tls.crt"), KeyFile: in("tls.key"), ClientCAFile: in(clientCAFile), DrainTimeout: drainTimeout})
 	if err != nil {
 		return f, err
 	}
@@ -169,6 +172,8 @@ type connection struct {
 	CAFile   string `json:"caFile"`   // For qpq --ca.
 	Pin      string `json:"pin"`      // For qpq --pin: hex SHA-256 of the CA's SPKI.
 	OpsURL   string `json:"opsURL"`   // With /livez, /readyz, /metrics.
+	// AdminTokenFile holds an admin's credential, renewed while the cell runs.
+	AdminTokenFile string `json:"adminTokenFile"`
 }
 
 func (c connection) write(path string) error {
@@ -187,5 +192,6 @@ func (c connection) print(w io.Writer, dir string) {
   ops       %s (/livez, /readyz, /metrics)
   data      %s
 try: qpq --cell %s --ca %s --profile alice signup alice
-`, c.Endpoint, c.CAFile, c.Pin, c.OpsURL, dir, c.Endpoint, c.CAFile)
+     kubectl-qpq account alice --connection %s
+`, c.Endpoint, c.CAFile, c.Pin, c.OpsURL, dir, c.Endpoint, c.CAFile, filepath.Join(dir, connectionFile))
 }

@@ -18,7 +18,7 @@ import (
 	"strings"
 	"time"
 
-	"quicproquo.dev/test/interop/tsmls"
+	"quicproquo.dev/test/interop/node"
 )
 
 // tooLong is the time of an operation above which one measurement must do.
@@ -98,7 +98,7 @@ func (p *plan) start(ctx context.Context) ([]engine, error) {
 			out = append(out, mlsGo{})
 		case "ts-mls":
 			t, err := newTSMLS(ctx)
-			if errors.Is(err, tsmls.ErrMissing) {
+			if errors.Is(err, node.ErrMissing) {
 				fmt.Fprintf(p.diagnoses, "NOT RUN: %v\n", err)
 				continue
 			}

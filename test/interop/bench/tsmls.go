@@ -3,10 +3,9 @@ package main
 import (
 	"context"
 	"os"
-	"path/filepath"
-	"runtime"
 	"time"
 
+	"quicproquo.dev/test/interop/node"
 	"quicproquo.dev/test/interop/tsmls"
 )
 
@@ -14,15 +13,14 @@ import (
 const buildTime = 5 * time.Minute
 
 // tsMLS measures itself inside a node process, by performance.now.
-type tsMLS struct{ process *tsmls.Process }
+type tsMLS struct{ process *node.Process }
 
 func newTSMLS(ctx context.Context) (*tsMLS, error) {
 	dir, err := tsmls.Install(ctx, os.Stderr)
 	if err != nil {
 		return nil, err
 	}
-	_, here, _, _ := runtime.Caller(0)
-	p, err := tsmls.Start(filepath.Join(filepath.Dir(here), "bench.mjs"), dir)
+	p, err := node.Start(node.Folder("bench.mjs"), dir)
 	if err != nil {
 		return nil, err
 	}

@@ -1,20 +1,30 @@
 // Package tsmls lets the npm package ts-mls take part in the interop scenarios, as a
-// node process. Install puts it into a cache outside the checkout.
+// node process.
 package tsmls
 
 import (
+	"context"
+	"io"
+	"path/filepath"
+
 	"quicproquo.dev/test/interop"
+	"quicproquo.dev/test/interop/node"
 )
 
 // Name is what the engine is called.
 const Name = "ts-mls"
 
 // Engine makes members that are played by one node process.
-type Engine struct{ process *Process }
+type Engine struct{ process *node.Process }
+
+// Install makes sure that ts-mls is installed; see node.Install.
+func Install(ctx context.Context, progress io.Writer) (string, error) {
+	return node.Install(ctx, node.Folder("peer"), progress)
+}
 
 // NewEngine starts a process with the ts-mls of the directory that Install returned.
 func NewEngine(dir string) (*Engine, error) {
-	p, err := Start(Script("peer.mjs"), dir)
+	p, err := node.Start(filepath.Join(node.Folder("peer"), "peer.mjs"), dir)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +45,7 @@ func (e *Engine) NewMember(id string) (interop.Member, error) {
 }
 
 type member struct {
-	process *Process
+	process *node.Process
 	id      string
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"quicproquo.dev/test/interop"
+	"quicproquo.dev/test/interop/node"
 	"quicproquo.dev/test/interop/ours"
 )
 
@@ -49,7 +50,7 @@ var faults = map[string]interop.Fault{
 
 func TestInterop(t *testing.T) {
 	dir, err := Install(t.Context(), os.Stderr)
-	if errors.Is(err, ErrMissing) {
+	if errors.Is(err, node.ErrMissing) {
 		t.Skipf("NOT RUN: %v", err)
 	}
 	if err != nil {

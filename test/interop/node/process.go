@@ -1,4 +1,5 @@
-package tsmls
+// Package node installs pinned npm packages outside the checkout and runs node processes that answer requests.
+package node
 
 import (
 	"bufio"
@@ -17,17 +18,18 @@ import (
 )
 
 // ErrMissing says that npm or node is not installed.
-var ErrMissing = errors.New("ts-mls is not available")
+var ErrMissing = errors.New("node is not available")
 
 // answerTime is how long an answer of the process may take.
 const answerTime = 60 * time.Second
 
-// Install makes sure that ts-mls is installed, and returns the directory that holds
-// node_modules. It says what it does on progress. ErrMissing means that nothing was
-// tried, because npm or node is missing; other errors mean that npm failed.
-func Install(ctx context.Context, progress io.Writer) (string, error) {
+// Install makes sure that the packages are installed which package-lock.json in folder
+// names, and returns the directory that holds node_modules. It says what it does on
+// progress. ErrMissing means that nothing was tried, because npm or node is missing;
+// other errors mean that npm failed.
+func Install(ctx context.Context, folder string, progress io.Writer) (string, error) {
 	var said bytes.Buffer
-	cmd := exec.CommandContext(ctx, Script("install")) //nolint:gosec // A script of this package.
+	cmd := exec.CommandContext(ctx, filepath.Join(here(0), "install"), folder) //nolint:gosec // A script of this package.
 	cmd.Stderr = io.MultiWriter(progress, &said)
 	out, err := cmd.Output()
 	var exit *exec.ExitError
@@ -35,15 +37,17 @@ func Install(ctx context.Context, progress io.Writer) (string, error) {
 		return "", fmt.Errorf("%w: %s", ErrMissing, strings.TrimSpace(said.String()))
 	}
 	if err != nil {
-		return "", fmt.Errorf("installing ts-mls: %w", err)
+		return "", fmt.Errorf("installing what %s names: %w", folder, err)
 	}
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Script is the path of a file in this package's folder peer.
-func Script(name string) string {
-	_, here, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(here), "peer", name)
+// Folder is the path of a file or folder beside the source file of the caller.
+func Folder(name string) string { return filepath.Join(here(1), name) }
+
+func here(skip int) string {
+	_, file, _, _ := runtime.Caller(skip + 1)
+	return filepath.Dir(file)
 }
 
 // Process is a node process that answers requests one at a time. It is not safe for

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"quicproquo.dev/internal/secretflag"
+)
+
+func TestNoFlagTakesASecret(t *testing.T) {
+	t.Parallel()
+	const secret = "hunter2"
+	for _, x := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"serve", "--config=x", "--database-uri=" + secret}, "QPQ_DATABASE_URI"}, {[]string{"migrate", "--password", secret}, "QPQ_DATABASE_URI"},
+		{[]string{"audit", "prune", "--keys=" + secret}, "files that the configuration names"}, {[]string{"serve", "-p" + secret}, "unknown flag: -p"},
+	} {
+		c := command()
+		c.SetArgs(x.args)
+		c.SetOut(io.Discard)
+		c.SetErr(io.Discard)
+		if err := c.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), x.want) || strings.Contains(err.Error(), secret) {
+			t.Errorf("%v: %v", x.args, err)
+		}
+	}
+	// Those that look like one, and name a file or something public.
+	if got, want := secretflag.Suspects(command()), []string{"cell audit verify --public-key"}; !slices.Equal(got, want) {
+		t.Errorf("%q look as if they held a secret, want %q", got, want)
+	}
+}
