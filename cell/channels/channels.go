@@ -20,8 +20,8 @@ import (
 
 // Announcer is told of stored deliveries and of devices that begin to read a channel.
 type Announcer interface {
-	// Follow says that the devices read channel from after.
-	Follow(channel ids.ID, after uint64, devices []ids.ID)
+	// Follow says that the devices read channel from where their cursors stand.
+	Follow(channel ids.ID, devices []ids.ID)
 	// Announce says that messages were stored.
 	Announce(messages []*store.Message)
 }
@@ -115,7 +115,7 @@ func (s *Service) CreateGroup(ctx context.Context, p identity.Principal, r *wire
 	if err != nil {
 		return nil, err
 	}
-	s.tell(g, start)
+	s.tell(g)
 	return &wire.CreateGroupResponse{StartSeq: start}, nil
 }
 
@@ -211,7 +211,7 @@ func (s *Service) group(p identity.Principal, r *wire.CreateGroupRequest, epoch 
 
 // tell lets the devices that are online follow the channel, then hands them their Welcomes. Of a repeated creation
 // the Welcomes were stored before; whether anybody was told then is not known, and to follow twice does no harm.
-func (s *Service) tell(g *store.Group, start uint64) {
+func (s *Service) tell(g *store.Group) {
 	devices, messages := []ids.ID{g.Creator}, make([]*store.Message, 0, len(g.Welcomes))
 	for i := range g.Welcomes {
 		devices = append(devices, g.Welcomes[i].ChannelID)
@@ -219,6 +219,6 @@ func (s *Service) tell(g *store.Group, start uint64) {
 			messages = append(messages, &g.Welcomes[i])
 		}
 	}
-	s.announce.Follow(g.ChannelID, start, devices)
+	s.announce.Follow(g.ChannelID, devices)
 	s.announce.Announce(messages)
 }

@@ -81,14 +81,14 @@ func (h *Hub) Announce(messages []*store.Message) {
 	}
 }
 
-// Follow lets the devices among the subscribed ones read channel from after, unless they read it already.
-func (h *Hub) Follow(channel ids.ID, after uint64, devices []ids.ID) {
+// Follow lets the devices among the subscribed ones read channel from where their cursors stand, unless they read it
+// already.
+func (h *Hub) Follow(channel ids.ID, devices []ids.ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, d := range devices {
-		if s, ok := h.devices[d]; ok && s.follow(channel, after) {
-			h.addFollower(s, channel)
-			s.doubt(channel) // Somebody may have written since the channel was made.
+		if s, ok := h.devices[d]; ok {
+			s.follow(channel)
 		}
 	}
 }

@@ -31,15 +31,15 @@ func (p *position) held() bool { return !p.heldUntil.IsZero() }
 
 func (p *position) mustRead() bool { return !p.held() && (p.unsure || p.stored > p.sent) }
 
-// follow starts a channel behind after; false when it is followed already.
-func (s *Subscription) follow(channel ids.ID, after uint64) bool {
+// follow has a channel's cursor read, unless it is followed already.
+func (s *Subscription) follow(channel ids.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.positions[channel]; ok {
-		return false
+		return
 	}
-	s.place(channel, &position{begun: true, sent: after, stored: after})
-	return true
+	s.reload = true // Its cursor tells where it goes on: the device may have been in the channel before.
+	s.signal()
 }
 
 // place needs s.mu.
@@ -80,16 +80,6 @@ func (s *Subscription) behind(channel ids.ID, stored uint64) {
 	if news {
 		s.signal()
 	}
-}
-
-// doubt has a channel read once, whatever is known of its end.
-func (s *Subscription) doubt(channel ids.ID) {
-	s.mu.Lock()
-	if p, ok := s.positions[channel]; ok {
-		p.unsure = true
-	}
-	s.mu.Unlock()
-	s.signal()
 }
 
 // post puts a stored message into the mailbox; from a full one it is left to be read from the database.
