@@ -60,6 +60,10 @@ test: ## Run every test but the cluster's, and each fuzz target briefly under CI
 fuzz: ## Run each fuzz target for FUZZTIME (default 10s).
 	@FUZZTIME=$(FUZZTIME) hack/fuzz.sh
 
+.PHONY: bench
+bench: ## Compare the cell with NATS JetStream for a minute; test/load/run does it thoroughly.
+	@test/load/run -quick
+
 .PHONY: secrets
 secrets: ## Look for secrets committed by mistake.
 	@"$$(hack/tool.sh gitleaks)" git --no-banner --redact .

@@ -31,6 +31,8 @@ type Client struct {
 	mu     sync.Mutex
 	shared *session // For calls; subscriptions have connections of their own.
 	closed bool
+
+	accepted chan struct{} // Holds one once somebody has accepted to be written to.
 }
 
 // Identity is who a profile is, and where.
@@ -76,7 +78,7 @@ func newClient(o Options, store *keystore.Store, self *accountRecord) (*Client, 
 	if len(self.DeviceSeed) != ed25519.SeedSize {
 		return nil, fmt.Errorf("the profile's account record has a device key of %d bytes", len(self.DeviceSeed))
 	}
-	c := &Client{opts: o, store: store, self: self, device: self.deviceKey(), log: o.Log.With("device", self.DeviceID), secret: bytes.Clone(o.Passphrase)}
+	c := &Client{opts: o, store: store, self: self, device: self.deviceKey(), log: o.Log.With("device", self.DeviceID), secret: bytes.Clone(o.Passphrase), accepted: make(chan struct{}, 1)}
 	o.forget()
 	c.opts.Passphrase, c.opts.Password = nil, nil
 	return c, nil

@@ -29,7 +29,7 @@ const (
 // at a time does it.
 func (c *Client) ensureGroup(ctx context.Context, ch *wire.Channel) error {
 	rec, _, err := get[channelRecord](ctx, c.store, channelName(ch.ChannelID))
-	if err != nil || rec.newest() > 0 && rec.newest() >= ch.Generation {
+	if err != nil || rec.hasGroup(ch.Generation) {
 		return err
 	}
 	unlock, err := c.store.Lock(ctx, "create")
@@ -41,7 +41,7 @@ func (c *Client) ensureGroup(ctx context.Context, ch *wire.Channel) error {
 		return err
 	}
 	switch pending := rec.Creation; {
-	case rec.newest() > 0 && rec.newest() >= ch.Generation:
+	case rec.hasGroup(ch.Generation):
 		return nil
 	case pending != nil && pending.Generation >= ch.Generation && ch.Generation > 0, ch.Generation == 0, rec.Superseded >= ch.Generation:
 		return c.create(ctx, ch, pending)
@@ -51,6 +51,11 @@ func (c *Client) ensureGroup(ctx context.Context, ch *wire.Channel) error {
 		return c.create(ctx, ch, nil)
 	}
 	return err
+}
+
+// hasGroup reports whether the channel, at that generation, has a group to write to.
+func (rec *channelRecord) hasGroup(generation uint32) bool {
+	return rec.newest() > 0 && rec.newest() >= generation && rec.Superseded < generation
 }
 
 // create makes a channel's next group, or offers an earlier one again whose answer was lost: the cell answers the winner

@@ -21,7 +21,8 @@ type Sent struct {
 }
 
 // SendDM sends a text to an account by name, and sets up the direct channel with it when there is none. The message is
-// saved before it is sent. Errors: *QueuedError when it was saved and not sent, so that it must not be sent anew; else
+// saved before it is sent. Errors: *PendingError when it is kept because the other account has not accepted yet to be
+// written to; *QueuedError when it was saved and not sent, so that it must not be sent anew; else
 // ErrNotUTF8, *TooLongError, ErrSelf, ErrNotInGroup, *RootKeyChangedError, *wire.Error (notFound, noKeyPackage, …), and
 // nothing was or will be sent.
 func (c *Client) SendDM(ctx context.Context, name, text string) (*Sent, error) {
@@ -29,7 +30,7 @@ func (c *Client) SendDM(ctx context.Context, name, text string) (*Sent, error) {
 		return nil, ErrNotUTF8
 	}
 	sent, err := c.sendDM(ctx, name, text)
-	if wire.HasCode(err, wire.CodeEpochConflict) { // The group moved on meanwhile; the message was not taken.
+	if wire.HasCode(err, wire.CodeEpochConflict, wire.CodeRemoveFirst) { // The group moved on meanwhile, or must; the message was not taken.
 		sent, err = c.sendDM(ctx, name, text)
 	}
 	return sent, err
@@ -51,13 +52,26 @@ func (c *Client) sendDM(ctx context.Context, name, text string) (*Sent, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.ensureGroup(ctx, ch); err != nil {
+	if err := c.ensureGroup(ctx, ch); pending(err) {
+		return nil, c.wait(ctx, ch, text)
+	} else if err != nil {
+		return nil, err
+	}
+	if err := c.sendWaitingIn(ctx, ch.ChannelID); pending(err) {
+		return nil, c.wait(ctx, ch, text)
+	} else if err != nil {
 		return nil, err
 	}
 	if err := c.encrypt(ctx, ch.ChannelID, &m, content, padded); err != nil {
 		return nil, err
 	}
 	sent, err := c.transmit(ctx, ch.ChannelID, m)
+	if wire.HasCode(err, wire.CodeRemoveFirst) {
+		return nil, errors.Join(err, c.giveUpGroup(ctx, ch))
+	}
+	if pending(err) {
+		return nil, &PendingError{ch.Peer.Name} // It is in the outbox.
+	}
 	if err != nil && !permanent(err) {
 		err = &QueuedError{m.DeliveryID, err}
 	}
@@ -96,6 +110,9 @@ func (c *Client) encrypt(ctx context.Context, channel ids.ID, m *outgoing, conte
 		rec, _, err := load[channelRecord](tx, name)
 		if err != nil {
 			return err
+		}
+		if !m.waited.IsZero() && !rec.take(m.waited) {
+			return errTaken
 		}
 		trust, err := c.rootsIn(tx, rec.Peer.AccountID)
 		if err != nil {

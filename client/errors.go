@@ -134,6 +134,7 @@ var kinds = []kind{
 	{"sessionReplaced", is(ErrReplaced)},
 	{"deviceRevoked", is(ErrRevoked)},
 	{"invalidArgument", is(ErrSelf)},
+	{"contactPending", as[*PendingError]()},
 	{"rootKeyChanged", as[*RootKeyChangedError]()},
 	{"untrusted", is(ErrUntrusted)},
 	{"forgedLink", is(ErrForgedLink)},

@@ -36,6 +36,9 @@ func (c *Client) transmitUntil(ctx context.Context, channel, id ids.ID) error {
 		if err == nil {
 			continue
 		}
+		if pending(err) && id.IsZero() {
+			return nil // Until the other account lets us write again.
+		}
 		if !permanent(err) {
 			return err
 		}
@@ -72,7 +75,8 @@ func (rec *channelRecord) sent(id ids.ID) bool {
 // permanent reports whether the cell will never take this very message.
 func permanent(err error) bool {
 	return wire.HasCode(err, wire.CodeDeliveryIDOutOfWindow, wire.CodeDeliveryIDReused, wire.CodeEpochConflict,
-		wire.CodeInvalidMessage, wire.CodePayloadTooLarge, wire.CodeInvalidArgument, wire.CodePermissionDenied, wire.CodeNotFound)
+		wire.CodeInvalidMessage, wire.CodePayloadTooLarge, wire.CodeInvalidArgument, wire.CodePermissionDenied, wire.CodeNotFound,
+		wire.CodeRemoveFirst) // The removal begins another epoch.
 }
 
 // settleRefused drops a message that the cell will never take; with tell, the next Read says so.

@@ -63,12 +63,24 @@ func (c *Client) read(ctx context.Context, follow bool, show Handler) error {
 		}
 		c.log.WarnContext(ctx, "sending what was left from earlier failed", "error", err)
 	}
+	c.sendWhatWaits(ctx)
+	if follow {
+		defer c.keepSending(ctx)()
+	}
 	unlock, err := c.store.Share(ctx, subscriberLock)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return c.subscribe(ctx, follow, show, given)
+	if err := c.subscribe(ctx, follow, show, given); err != nil {
+		return err
+	}
+	select {
+	case <-c.accepted: // While this read.
+		c.sendWhatWaits(ctx)
+	default:
+	}
+	return nil
 }
 
 // subscribe receives on connections of its own, one after the other. A nil show keeps the messages unread. The caller

@@ -277,6 +277,8 @@ func (r *receiver) handleNotice(ctx context.Context, d *wire.Delivery) error {
 		return ErrRevoked
 	case n.Kind == wire.NoticeRootKeyReset && !r.c.own(n.AccountID):
 		return r.c.warnOfKeys(ctx, r.show, r.given)
+	case n.Kind == wire.NoticeContactAccepted:
+		r.c.wakeSender()
 	}
 	return nil
 }

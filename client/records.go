@@ -95,8 +95,10 @@ type channelRecord struct {
 	SeenBelow    uint64        // Handled before the cell was restored.
 	Unread       []line        // Not yet shown, in order.
 	Outbox       []outgoing    // Not yet answered, in order.
+	Waiting      []waitingText `json:",omitempty"` // For the peer to accept to be written to, in order.
 	Creation     *creation     // A group that the cell has not accepted yet.
-	// Superseded: the peer's root key changed and was accepted when the channel was at this generation; a later one begins.
+	// Superseded: the peer's root key changed and was accepted when the channel was at this generation, or a revoked device is in
+	// its group; a later one begins.
 	Superseded uint32 `json:",omitempty"`
 }
 
@@ -132,6 +134,7 @@ type outgoing struct {
 	Generation uint32
 	Payload    []byte
 	Text       string // To show in case it cannot be sent.
+	waited     ids.ID // Of the waiting text that it is made of, which it replaces; not saved.
 }
 
 // creation is a new generation's group as its creator keeps it until the cell has accepted it.

@@ -19,6 +19,8 @@ type remembered struct {
 	written string
 	// seen is what servers were last seen to use, by their pods.
 	seen map[types.UID]sighting
+	// durability is what a server said last of the database's settings.
+	durability durability
 }
 
 func (m *memory) recall(cell types.NamespacedName) remembered {

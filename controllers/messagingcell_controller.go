@@ -65,6 +65,7 @@ var phases = []phase{
 	{"audit pruning", v1alpha1.ConditionAvailable, reconcileAuditPruning},
 	{"endpoint", v1alpha1.ConditionEndpointReady, reconcileEndpoint},
 	{"observation", v1alpha1.ConditionPolicyApplied, observeServers},
+	{"durability", v1alpha1.ConditionDatabaseReady, observeDurability},
 	{"pruning", v1alpha1.ConditionAvailable, prune},
 }
 

@@ -29,6 +29,9 @@ type ServerProbe interface {
 	// Chain returns the certificates, DER, that a pod's QUIC endpoint presents
 	// to a client that asks for host.
 	Chain(ctx context.Context, ip, host string) ([][]byte, error)
+	// Durability returns what is wrong with the settings of the database that the
+	// server at a pod's address uses, and what to do; nothing when they are safe.
+	Durability(ctx context.Context, ip string) (string, error)
 }
 
 const (

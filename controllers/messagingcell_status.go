@@ -173,7 +173,7 @@ func fails(conditions []metav1.Condition, kind string) bool {
 }
 
 // told are the conditions whose changes are worth an event.
-var told = []string{v1alpha1.ConditionReady, v1alpha1.ConditionStalled}
+var told = []string{v1alpha1.ConditionReady, v1alpha1.ConditionStalled, v1alpha1.ConditionDurabilityReduced}
 
 // tell makes events of what changed.
 func (s *scope) tell() {
@@ -184,7 +184,7 @@ func (s *scope) tell() {
 			continue
 		}
 		level := corev1.EventTypeNormal
-		if kind == v1alpha1.ConditionStalled || is.Status == metav1.ConditionFalse && slices.Contains(stalling, is.Reason) {
+		if kind != v1alpha1.ConditionReady || is.Status == metav1.ConditionFalse && slices.Contains(stalling, is.Reason) {
 			level = corev1.EventTypeWarning
 		}
 		s.event(level, is.Reason, "Judge", "%s is %s: %s", kind, is.Status, is.Message)

@@ -11,6 +11,6 @@ events=$(mktemp)
 trap 'rm -f "$events"' EXIT
 
 verdict=0
-"$gotestsum" --format pkgname-and-test-fails --jsonfile "$events" -- -timeout 10m "$@" || verdict=$?
+"$gotestsum" --format pkgname-and-test-fails --jsonfile "$events" -- -timeout 20m "$@" || verdict=$?
 sed -nE 's/.*"Output":".*report: (.*)\\n"\}$/  \1/p' "$events"
 exit "$verdict"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that programs from outside Go are there.
 #
-#   hack/install-deps.sh WHAT...     WHAT is one of: capnp cc postgres git
+#   hack/install-deps.sh WHAT...     WHAT is one of: capnp cc postgres pgbouncer git
 #
 # As root on Debian or a relative of it, what is missing is installed. Anyone
 # else is told what to install.
@@ -29,6 +29,7 @@ for what in "$@"; do
 	capnp) have capnp || packages+=(capnproto) ;;
 	cc) have gcc && [ -e /usr/include/stdlib.h ] || packages+=(gcc libc6-dev) ;;
 	git) have git || packages+=(git) ;;
+	pgbouncer) have pgbouncer || [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer) ;;
 	postgres)
 		if ! have_postgres; then
 			# Without root a server can still be fetched when it is first needed.

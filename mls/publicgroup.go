@@ -41,6 +41,16 @@ func (p *PublicGroup) Context() GroupContext { return p.state.context }
 // Members returns the members from left to right, shared like Context.
 func (p *PublicGroup) Members() []Member { return p.state.tree.members() }
 
+// Proposal returns a proposal that was received in this epoch, and who sent it. ok is false when there is none such.
+// The proposal is shared like Context.
+func (p *PublicGroup) Proposal(ref ProposalRef) (proposal *Proposal, sender Sender, ok bool) {
+	e, ok := findProposal(p.received, ref)
+	return e.proposal, e.sender, ok
+}
+
+// ProposalsWaiting returns how many proposals of this epoch wait for a Commit.
+func (p *PublicGroup) ProposalsWaiting() int { return len(p.received) }
+
 // RatchetTree returns the tree as the content of a ratchet_tree extension.
 func (p *PublicGroup) RatchetTree() []byte { return bytes.Clone(p.state.tree.encode()) }
 

@@ -330,12 +330,12 @@ type Channel capnp.Struct
 const Channel_TypeID = 0x949ca97e8a8b71cf
 
 func NewChannel(s *capnp.Segment) (Channel, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 2})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 32, PointerCount: 2})
 	return Channel(st), err
 }
 
 func NewRootChannel(s *capnp.Segment) (Channel, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 2})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 32, PointerCount: 2})
 	return Channel(st), err
 }
 
@@ -424,12 +424,60 @@ func (s Channel) SetLastSeq(v uint64) {
 	capnp.Struct(s).SetUint64(8, v)
 }
 
+func (s Channel) Kind() ChannelKind {
+	return ChannelKind(capnp.Struct(s).Uint16(4))
+}
+
+func (s Channel) SetKind(v ChannelKind) {
+	capnp.Struct(s).SetUint16(4, uint16(v))
+}
+
+func (s Channel) Epoch() uint64 {
+	return capnp.Struct(s).Uint64(16)
+}
+
+func (s Channel) SetEpoch(v uint64) {
+	capnp.Struct(s).SetUint64(16, v)
+}
+
+func (s Channel) Role() ChannelRole {
+	return ChannelRole(capnp.Struct(s).Uint16(6))
+}
+
+func (s Channel) SetRole(v ChannelRole) {
+	capnp.Struct(s).SetUint16(6, uint16(v))
+}
+
+func (s Channel) RetentionSec() uint32 {
+	return capnp.Struct(s).Uint32(24)
+}
+
+func (s Channel) SetRetentionSec(v uint32) {
+	capnp.Struct(s).SetUint32(24, v)
+}
+
+func (s Channel) History() History {
+	return History(capnp.Struct(s).Uint16(28))
+}
+
+func (s Channel) SetHistory(v History) {
+	capnp.Struct(s).SetUint16(28, uint16(v))
+}
+
+func (s Channel) Contact() ContactState {
+	return ContactState(capnp.Struct(s).Uint16(30))
+}
+
+func (s Channel) SetContact(v ContactState) {
+	capnp.Struct(s).SetUint16(30, uint16(v))
+}
+
 // Channel_List is a list of Channel.
 type Channel_List = capnp.StructList[Channel]
 
 // NewChannel creates a new list of Channel.
 func NewChannel_List(s *capnp.Segment, sz int32) (Channel_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 16, PointerCount: 2}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 32, PointerCount: 2}, sz)
 	return capnp.StructList[Channel](l), err
 }
 
@@ -442,6 +490,1234 @@ func (f Channel_Future) Struct() (Channel, error) {
 }
 func (p Channel_Future) Peer() Account_Future {
 	return Account_Future{Future: p.Future.Field(1, nil)}
+}
+
+type ChannelKind uint16
+
+// ChannelKind_TypeID is the unique identifier for the type ChannelKind.
+const ChannelKind_TypeID = 0xfe29759eda96c512
+
+// Values of ChannelKind.
+const (
+	ChannelKind_direct ChannelKind = 0
+	ChannelKind_group  ChannelKind = 1
+)
+
+// String returns the enum's constant name.
+func (c ChannelKind) String() string {
+	switch c {
+	case ChannelKind_direct:
+		return "direct"
+	case ChannelKind_group:
+		return "group"
+
+	default:
+		return ""
+	}
+}
+
+// ChannelKindFromString returns the enum value with a name,
+// or the zero value if there's no such value.
+func ChannelKindFromString(c string) ChannelKind {
+	switch c {
+	case "direct":
+		return ChannelKind_direct
+	case "group":
+		return ChannelKind_group
+
+	default:
+		return 0
+	}
+}
+
+type ChannelKind_List = capnp.EnumList[ChannelKind]
+
+func NewChannelKind_List(s *capnp.Segment, sz int32) (ChannelKind_List, error) {
+	return capnp.NewEnumList[ChannelKind](s, sz)
+}
+
+type ChannelRole uint16
+
+// ChannelRole_TypeID is the unique identifier for the type ChannelRole.
+const ChannelRole_TypeID = 0xa14dbe2019aa8013
+
+// Values of ChannelRole.
+const (
+	ChannelRole_none      ChannelRole = 0
+	ChannelRole_member    ChannelRole = 1
+	ChannelRole_moderator ChannelRole = 2
+	ChannelRole_admin     ChannelRole = 3
+)
+
+// String returns the enum's constant name.
+func (c ChannelRole) String() string {
+	switch c {
+	case ChannelRole_none:
+		return "none"
+	case ChannelRole_member:
+		return "member"
+	case ChannelRole_moderator:
+		return "moderator"
+	case ChannelRole_admin:
+		return "admin"
+
+	default:
+		return ""
+	}
+}
+
+// ChannelRoleFromString returns the enum value with a name,
+// or the zero value if there's no such value.
+func ChannelRoleFromString(c string) ChannelRole {
+	switch c {
+	case "none":
+		return ChannelRole_none
+	case "member":
+		return ChannelRole_member
+	case "moderator":
+		return ChannelRole_moderator
+	case "admin":
+		return ChannelRole_admin
+
+	default:
+		return 0
+	}
+}
+
+type ChannelRole_List = capnp.EnumList[ChannelRole]
+
+func NewChannelRole_List(s *capnp.Segment, sz int32) (ChannelRole_List, error) {
+	return capnp.NewEnumList[ChannelRole](s, sz)
+}
+
+type History uint16
+
+// History_TypeID is the unique identifier for the type History.
+const History_TypeID = 0xeb83f468d8fabe81
+
+// Values of History.
+const (
+	History_policy History = 0
+	History_on     History = 1
+	History_off    History = 2
+)
+
+// String returns the enum's constant name.
+func (c History) String() string {
+	switch c {
+	case History_policy:
+		return "policy"
+	case History_on:
+		return "on"
+	case History_off:
+		return "off"
+
+	default:
+		return ""
+	}
+}
+
+// HistoryFromString returns the enum value with a name,
+// or the zero value if there's no such value.
+func HistoryFromString(c string) History {
+	switch c {
+	case "policy":
+		return History_policy
+	case "on":
+		return History_on
+	case "off":
+		return History_off
+
+	default:
+		return 0
+	}
+}
+
+type History_List = capnp.EnumList[History]
+
+func NewHistory_List(s *capnp.Segment, sz int32) (History_List, error) {
+	return capnp.NewEnumList[History](s, sz)
+}
+
+type OpenGroupRequest capnp.Struct
+
+// OpenGroupRequest_TypeID is the unique identifier for the type OpenGroupRequest.
+const OpenGroupRequest_TypeID = 0xa08b1c7ea33f2c68
+
+func NewOpenGroupRequest(s *capnp.Segment) (OpenGroupRequest, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1})
+	return OpenGroupRequest(st), err
+}
+
+func NewRootOpenGroupRequest(s *capnp.Segment) (OpenGroupRequest, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1})
+	return OpenGroupRequest(st), err
+}
+
+func ReadRootOpenGroupRequest(msg *capnp.Message) (OpenGroupRequest, error) {
+	root, err := msg.Root()
+	return OpenGroupRequest(root.Struct()), err
+}
+
+func (s OpenGroupRequest) String() string {
+	str, _ := text.Marshal(0xa08b1c7ea33f2c68, capnp.Struct(s))
+	return str
+}
+
+func (s OpenGroupRequest) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (OpenGroupRequest) DecodeFromPtr(p capnp.Ptr) OpenGroupRequest {
+	return OpenGroupRequest(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s OpenGroupRequest) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s OpenGroupRequest) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s OpenGroupRequest) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s OpenGroupRequest) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s OpenGroupRequest) ChannelId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s OpenGroupRequest) HasChannelId() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s OpenGroupRequest) SetChannelId(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+// OpenGroupRequest_List is a list of OpenGroupRequest.
+type OpenGroupRequest_List = capnp.StructList[OpenGroupRequest]
+
+// NewOpenGroupRequest creates a new list of OpenGroupRequest.
+func NewOpenGroupRequest_List(s *capnp.Segment, sz int32) (OpenGroupRequest_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1}, sz)
+	return capnp.StructList[OpenGroupRequest](l), err
+}
+
+// OpenGroupRequest_Future is a wrapper for a OpenGroupRequest promised by a client call.
+type OpenGroupRequest_Future struct{ *capnp.Future }
+
+func (f OpenGroupRequest_Future) Struct() (OpenGroupRequest, error) {
+	p, err := f.Future.Ptr()
+	return OpenGroupRequest(p.Struct()), err
+}
+
+type GetChannelRequest capnp.Struct
+
+// GetChannelRequest_TypeID is the unique identifier for the type GetChannelRequest.
+const GetChannelRequest_TypeID = 0xf40347c6518628f4
+
+func NewGetChannelRequest(s *capnp.Segment) (GetChannelRequest, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1})
+	return GetChannelRequest(st), err
+}
+
+func NewRootGetChannelRequest(s *capnp.Segment) (GetChannelRequest, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1})
+	return GetChannelRequest(st), err
+}
+
+func ReadRootGetChannelRequest(msg *capnp.Message) (GetChannelRequest, error) {
+	root, err := msg.Root()
+	return GetChannelRequest(root.Struct()), err
+}
+
+func (s GetChannelRequest) String() string {
+	str, _ := text.Marshal(0xf40347c6518628f4, capnp.Struct(s))
+	return str
+}
+
+func (s GetChannelRequest) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (GetChannelRequest) DecodeFromPtr(p capnp.Ptr) GetChannelRequest {
+	return GetChannelRequest(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s GetChannelRequest) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s GetChannelRequest) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s GetChannelRequest) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s GetChannelRequest) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s GetChannelRequest) ChannelId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s GetChannelRequest) HasChannelId() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s GetChannelRequest) SetChannelId(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+// GetChannelRequest_List is a list of GetChannelRequest.
+type GetChannelRequest_List = capnp.StructList[GetChannelRequest]
+
+// NewGetChannelRequest creates a new list of GetChannelRequest.
+func NewGetChannelRequest_List(s *capnp.Segment, sz int32) (GetChannelRequest_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1}, sz)
+	return capnp.StructList[GetChannelRequest](l), err
+}
+
+// GetChannelRequest_Future is a wrapper for a GetChannelRequest promised by a client call.
+type GetChannelRequest_Future struct{ *capnp.Future }
+
+func (f GetChannelRequest_Future) Struct() (GetChannelRequest, error) {
+	p, err := f.Future.Ptr()
+	return GetChannelRequest(p.Struct()), err
+}
+
+type ChannelDetails capnp.Struct
+
+// ChannelDetails_TypeID is the unique identifier for the type ChannelDetails.
+const ChannelDetails_TypeID = 0xe32d58161377fd36
+
+func NewChannelDetails(s *capnp.Segment) (ChannelDetails, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2})
+	return ChannelDetails(st), err
+}
+
+func NewRootChannelDetails(s *capnp.Segment) (ChannelDetails, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2})
+	return ChannelDetails(st), err
+}
+
+func ReadRootChannelDetails(msg *capnp.Message) (ChannelDetails, error) {
+	root, err := msg.Root()
+	return ChannelDetails(root.Struct()), err
+}
+
+func (s ChannelDetails) String() string {
+	str, _ := text.Marshal(0xe32d58161377fd36, capnp.Struct(s))
+	return str
+}
+
+func (s ChannelDetails) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (ChannelDetails) DecodeFromPtr(p capnp.Ptr) ChannelDetails {
+	return ChannelDetails(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s ChannelDetails) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s ChannelDetails) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s ChannelDetails) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s ChannelDetails) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s ChannelDetails) Channel() (Channel, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return Channel(p.Struct()), err
+}
+
+func (s ChannelDetails) HasChannel() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s ChannelDetails) SetChannel(v Channel) error {
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewChannel sets the channel field to a newly
+// allocated Channel struct, preferring placement in s's segment.
+func (s ChannelDetails) NewChannel() (Channel, error) {
+	ss, err := NewChannel(capnp.Struct(s).Segment())
+	if err != nil {
+		return Channel{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s ChannelDetails) Members() (ChannelMember_List, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return ChannelMember_List(p.List()), err
+}
+
+func (s ChannelDetails) HasMembers() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s ChannelDetails) SetMembers(v ChannelMember_List) error {
+	return capnp.Struct(s).SetPtr(1, v.ToPtr())
+}
+
+// NewMembers sets the members field to a newly
+// allocated ChannelMember_List, preferring placement in s's segment.
+func (s ChannelDetails) NewMembers(n int32) (ChannelMember_List, error) {
+	l, err := NewChannelMember_List(capnp.Struct(s).Segment(), n)
+	if err != nil {
+		return ChannelMember_List{}, err
+	}
+	err = capnp.Struct(s).SetPtr(1, l.ToPtr())
+	return l, err
+}
+
+// ChannelDetails_List is a list of ChannelDetails.
+type ChannelDetails_List = capnp.StructList[ChannelDetails]
+
+// NewChannelDetails creates a new list of ChannelDetails.
+func NewChannelDetails_List(s *capnp.Segment, sz int32) (ChannelDetails_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2}, sz)
+	return capnp.StructList[ChannelDetails](l), err
+}
+
+// ChannelDetails_Future is a wrapper for a ChannelDetails promised by a client call.
+type ChannelDetails_Future struct{ *capnp.Future }
+
+func (f ChannelDetails_Future) Struct() (ChannelDetails, error) {
+	p, err := f.Future.Ptr()
+	return ChannelDetails(p.Struct()), err
+}
+func (p ChannelDetails_Future) Channel() Channel_Future {
+	return Channel_Future{Future: p.Future.Field(0, nil)}
+}
+
+type ChannelMember capnp.Struct
+
+// ChannelMember_TypeID is the unique identifier for the type ChannelMember.
+const ChannelMember_TypeID = 0x880164ac217639b1
+
+func NewChannelMember(s *capnp.Segment) (ChannelMember, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
+	return ChannelMember(st), err
+}
+
+func NewRootChannelMember(s *capnp.Segment) (ChannelMember, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
+	return ChannelMember(st), err
+}
+
+func ReadRootChannelMember(msg *capnp.Message) (ChannelMember, error) {
+	root, err := msg.Root()
+	return ChannelMember(root.Struct()), err
+}
+
+func (s ChannelMember) String() string {
+	str, _ := text.Marshal(0x880164ac217639b1, capnp.Struct(s))
+	return str
+}
+
+func (s ChannelMember) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (ChannelMember) DecodeFromPtr(p capnp.Ptr) ChannelMember {
+	return ChannelMember(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s ChannelMember) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s ChannelMember) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s ChannelMember) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s ChannelMember) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s ChannelMember) AccountId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s ChannelMember) HasAccountId() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s ChannelMember) SetAccountId(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s ChannelMember) Role() ChannelRole {
+	return ChannelRole(capnp.Struct(s).Uint16(0))
+}
+
+func (s ChannelMember) SetRole(v ChannelRole) {
+	capnp.Struct(s).SetUint16(0, uint16(v))
+}
+
+func (s ChannelMember) Devices() uint16 {
+	return capnp.Struct(s).Uint16(2)
+}
+
+func (s ChannelMember) SetDevices(v uint16) {
+	capnp.Struct(s).SetUint16(2, v)
+}
+
+// ChannelMember_List is a list of ChannelMember.
+type ChannelMember_List = capnp.StructList[ChannelMember]
+
+// NewChannelMember creates a new list of ChannelMember.
+func NewChannelMember_List(s *capnp.Segment, sz int32) (ChannelMember_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1}, sz)
+	return capnp.StructList[ChannelMember](l), err
+}
+
+// ChannelMember_Future is a wrapper for a ChannelMember promised by a client call.
+type ChannelMember_Future struct{ *capnp.Future }
+
+func (f ChannelMember_Future) Struct() (ChannelMember, error) {
+	p, err := f.Future.Ptr()
+	return ChannelMember(p.Struct()), err
+}
+
+type ListChannelsRequest capnp.Struct
+
+// ListChannelsRequest_TypeID is the unique identifier for the type ListChannelsRequest.
+const ListChannelsRequest_TypeID = 0xfda4174cbff39a4d
+
+func NewListChannelsRequest(s *capnp.Segment) (ListChannelsRequest, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1})
+	return ListChannelsRequest(st), err
+}
+
+func NewRootListChannelsRequest(s *capnp.Segment) (ListChannelsRequest, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1})
+	return ListChannelsRequest(st), err
+}
+
+func ReadRootListChannelsRequest(msg *capnp.Message) (ListChannelsRequest, error) {
+	root, err := msg.Root()
+	return ListChannelsRequest(root.Struct()), err
+}
+
+func (s ListChannelsRequest) String() string {
+	str, _ := text.Marshal(0xfda4174cbff39a4d, capnp.Struct(s))
+	return str
+}
+
+func (s ListChannelsRequest) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (ListChannelsRequest) DecodeFromPtr(p capnp.Ptr) ListChannelsRequest {
+	return ListChannelsRequest(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s ListChannelsRequest) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s ListChannelsRequest) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s ListChannelsRequest) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s ListChannelsRequest) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s ListChannelsRequest) After() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s ListChannelsRequest) HasAfter() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s ListChannelsRequest) SetAfter(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+// ListChannelsRequest_List is a list of ListChannelsRequest.
+type ListChannelsRequest_List = capnp.StructList[ListChannelsRequest]
+
+// NewListChannelsRequest creates a new list of ListChannelsRequest.
+func NewListChannelsRequest_List(s *capnp.Segment, sz int32) (ListChannelsRequest_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1}, sz)
+	return capnp.StructList[ListChannelsRequest](l), err
+}
+
+// ListChannelsRequest_Future is a wrapper for a ListChannelsRequest promised by a client call.
+type ListChannelsRequest_Future struct{ *capnp.Future }
+
+func (f ListChannelsRequest_Future) Struct() (ListChannelsRequest, error) {
+	p, err := f.Future.Ptr()
+	return ListChannelsRequest(p.Struct()), err
+}
+
+type ChannelList capnp.Struct
+
+// ChannelList_TypeID is the unique identifier for the type ChannelList.
+const ChannelList_TypeID = 0xa9623b7e6c9d35a6
+
+func NewChannelList(s *capnp.Segment) (ChannelList, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
+	return ChannelList(st), err
+}
+
+func NewRootChannelList(s *capnp.Segment) (ChannelList, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
+	return ChannelList(st), err
+}
+
+func ReadRootChannelList(msg *capnp.Message) (ChannelList, error) {
+	root, err := msg.Root()
+	return ChannelList(root.Struct()), err
+}
+
+func (s ChannelList) String() string {
+	str, _ := text.Marshal(0xa9623b7e6c9d35a6, capnp.Struct(s))
+	return str
+}
+
+func (s ChannelList) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (ChannelList) DecodeFromPtr(p capnp.Ptr) ChannelList {
+	return ChannelList(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s ChannelList) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s ChannelList) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s ChannelList) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s ChannelList) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s ChannelList) Channels() (Channel_List, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return Channel_List(p.List()), err
+}
+
+func (s ChannelList) HasChannels() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s ChannelList) SetChannels(v Channel_List) error {
+	return capnp.Struct(s).SetPtr(0, v.ToPtr())
+}
+
+// NewChannels sets the channels field to a newly
+// allocated Channel_List, preferring placement in s's segment.
+func (s ChannelList) NewChannels(n int32) (Channel_List, error) {
+	l, err := NewChannel_List(capnp.Struct(s).Segment(), n)
+	if err != nil {
+		return Channel_List{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, l.ToPtr())
+	return l, err
+}
+func (s ChannelList) More() bool {
+	return capnp.Struct(s).Bit(0)
+}
+
+func (s ChannelList) SetMore(v bool) {
+	capnp.Struct(s).SetBit(0, v)
+}
+
+// ChannelList_List is a list of ChannelList.
+type ChannelList_List = capnp.StructList[ChannelList]
+
+// NewChannelList creates a new list of ChannelList.
+func NewChannelList_List(s *capnp.Segment, sz int32) (ChannelList_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1}, sz)
+	return capnp.StructList[ChannelList](l), err
+}
+
+// ChannelList_Future is a wrapper for a ChannelList promised by a client call.
+type ChannelList_Future struct{ *capnp.Future }
+
+func (f ChannelList_Future) Struct() (ChannelList, error) {
+	p, err := f.Future.Ptr()
+	return ChannelList(p.Struct()), err
+}
+
+type SetRoleRequest capnp.Struct
+
+// SetRoleRequest_TypeID is the unique identifier for the type SetRoleRequest.
+const SetRoleRequest_TypeID = 0xa632cf19753e552d
+
+func NewSetRoleRequest(s *capnp.Segment) (SetRoleRequest, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 2})
+	return SetRoleRequest(st), err
+}
+
+func NewRootSetRoleRequest(s *capnp.Segment) (SetRoleRequest, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 2})
+	return SetRoleRequest(st), err
+}
+
+func ReadRootSetRoleRequest(msg *capnp.Message) (SetRoleRequest, error) {
+	root, err := msg.Root()
+	return SetRoleRequest(root.Struct()), err
+}
+
+func (s SetRoleRequest) String() string {
+	str, _ := text.Marshal(0xa632cf19753e552d, capnp.Struct(s))
+	return str
+}
+
+func (s SetRoleRequest) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (SetRoleRequest) DecodeFromPtr(p capnp.Ptr) SetRoleRequest {
+	return SetRoleRequest(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s SetRoleRequest) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s SetRoleRequest) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s SetRoleRequest) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s SetRoleRequest) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s SetRoleRequest) ChannelId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s SetRoleRequest) HasChannelId() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s SetRoleRequest) SetChannelId(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s SetRoleRequest) AccountId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return []byte(p.Data()), err
+}
+
+func (s SetRoleRequest) HasAccountId() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s SetRoleRequest) SetAccountId(v []byte) error {
+	return capnp.Struct(s).SetData(1, v)
+}
+
+func (s SetRoleRequest) Role() ChannelRole {
+	return ChannelRole(capnp.Struct(s).Uint16(0))
+}
+
+func (s SetRoleRequest) SetRole(v ChannelRole) {
+	capnp.Struct(s).SetUint16(0, uint16(v))
+}
+
+// SetRoleRequest_List is a list of SetRoleRequest.
+type SetRoleRequest_List = capnp.StructList[SetRoleRequest]
+
+// NewSetRoleRequest creates a new list of SetRoleRequest.
+func NewSetRoleRequest_List(s *capnp.Segment, sz int32) (SetRoleRequest_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 2}, sz)
+	return capnp.StructList[SetRoleRequest](l), err
+}
+
+// SetRoleRequest_Future is a wrapper for a SetRoleRequest promised by a client call.
+type SetRoleRequest_Future struct{ *capnp.Future }
+
+func (f SetRoleRequest_Future) Struct() (SetRoleRequest, error) {
+	p, err := f.Future.Ptr()
+	return SetRoleRequest(p.Struct()), err
+}
+
+type SetRetentionRequest capnp.Struct
+
+// SetRetentionRequest_TypeID is the unique identifier for the type SetRetentionRequest.
+const SetRetentionRequest_TypeID = 0xbf86a2b92b382836
+
+func NewSetRetentionRequest(s *capnp.Segment) (SetRetentionRequest, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
+	return SetRetentionRequest(st), err
+}
+
+func NewRootSetRetentionRequest(s *capnp.Segment) (SetRetentionRequest, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
+	return SetRetentionRequest(st), err
+}
+
+func ReadRootSetRetentionRequest(msg *capnp.Message) (SetRetentionRequest, error) {
+	root, err := msg.Root()
+	return SetRetentionRequest(root.Struct()), err
+}
+
+func (s SetRetentionRequest) String() string {
+	str, _ := text.Marshal(0xbf86a2b92b382836, capnp.Struct(s))
+	return str
+}
+
+func (s SetRetentionRequest) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (SetRetentionRequest) DecodeFromPtr(p capnp.Ptr) SetRetentionRequest {
+	return SetRetentionRequest(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s SetRetentionRequest) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s SetRetentionRequest) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s SetRetentionRequest) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s SetRetentionRequest) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s SetRetentionRequest) ChannelId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s SetRetentionRequest) HasChannelId() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s SetRetentionRequest) SetChannelId(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s SetRetentionRequest) RetentionSec() uint32 {
+	return capnp.Struct(s).Uint32(0)
+}
+
+func (s SetRetentionRequest) SetRetentionSec(v uint32) {
+	capnp.Struct(s).SetUint32(0, v)
+}
+
+func (s SetRetentionRequest) History() History {
+	return History(capnp.Struct(s).Uint16(4))
+}
+
+func (s SetRetentionRequest) SetHistory(v History) {
+	capnp.Struct(s).SetUint16(4, uint16(v))
+}
+
+// SetRetentionRequest_List is a list of SetRetentionRequest.
+type SetRetentionRequest_List = capnp.StructList[SetRetentionRequest]
+
+// NewSetRetentionRequest creates a new list of SetRetentionRequest.
+func NewSetRetentionRequest_List(s *capnp.Segment, sz int32) (SetRetentionRequest_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1}, sz)
+	return capnp.StructList[SetRetentionRequest](l), err
+}
+
+// SetRetentionRequest_Future is a wrapper for a SetRetentionRequest promised by a client call.
+type SetRetentionRequest_Future struct{ *capnp.Future }
+
+func (f SetRetentionRequest_Future) Struct() (SetRetentionRequest, error) {
+	p, err := f.Future.Ptr()
+	return SetRetentionRequest(p.Struct()), err
+}
+
+type GetGroupInfoRequest capnp.Struct
+
+// GetGroupInfoRequest_TypeID is the unique identifier for the type GetGroupInfoRequest.
+const GetGroupInfoRequest_TypeID = 0xe4f5d08625ccadc9
+
+func NewGetGroupInfoRequest(s *capnp.Segment) (GetGroupInfoRequest, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1})
+	return GetGroupInfoRequest(st), err
+}
+
+func NewRootGetGroupInfoRequest(s *capnp.Segment) (GetGroupInfoRequest, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1})
+	return GetGroupInfoRequest(st), err
+}
+
+func ReadRootGetGroupInfoRequest(msg *capnp.Message) (GetGroupInfoRequest, error) {
+	root, err := msg.Root()
+	return GetGroupInfoRequest(root.Struct()), err
+}
+
+func (s GetGroupInfoRequest) String() string {
+	str, _ := text.Marshal(0xe4f5d08625ccadc9, capnp.Struct(s))
+	return str
+}
+
+func (s GetGroupInfoRequest) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (GetGroupInfoRequest) DecodeFromPtr(p capnp.Ptr) GetGroupInfoRequest {
+	return GetGroupInfoRequest(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s GetGroupInfoRequest) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s GetGroupInfoRequest) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s GetGroupInfoRequest) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s GetGroupInfoRequest) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s GetGroupInfoRequest) ChannelId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s GetGroupInfoRequest) HasChannelId() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s GetGroupInfoRequest) SetChannelId(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+// GetGroupInfoRequest_List is a list of GetGroupInfoRequest.
+type GetGroupInfoRequest_List = capnp.StructList[GetGroupInfoRequest]
+
+// NewGetGroupInfoRequest creates a new list of GetGroupInfoRequest.
+func NewGetGroupInfoRequest_List(s *capnp.Segment, sz int32) (GetGroupInfoRequest_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 1}, sz)
+	return capnp.StructList[GetGroupInfoRequest](l), err
+}
+
+// GetGroupInfoRequest_Future is a wrapper for a GetGroupInfoRequest promised by a client call.
+type GetGroupInfoRequest_Future struct{ *capnp.Future }
+
+func (f GetGroupInfoRequest_Future) Struct() (GetGroupInfoRequest, error) {
+	p, err := f.Future.Ptr()
+	return GetGroupInfoRequest(p.Struct()), err
+}
+
+type ChannelGroupInfo capnp.Struct
+
+// ChannelGroupInfo_TypeID is the unique identifier for the type ChannelGroupInfo.
+const ChannelGroupInfo_TypeID = 0xa84c5d965379436f
+
+func NewChannelGroupInfo(s *capnp.Segment) (ChannelGroupInfo, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 24, PointerCount: 2})
+	return ChannelGroupInfo(st), err
+}
+
+func NewRootChannelGroupInfo(s *capnp.Segment) (ChannelGroupInfo, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 24, PointerCount: 2})
+	return ChannelGroupInfo(st), err
+}
+
+func ReadRootChannelGroupInfo(msg *capnp.Message) (ChannelGroupInfo, error) {
+	root, err := msg.Root()
+	return ChannelGroupInfo(root.Struct()), err
+}
+
+func (s ChannelGroupInfo) String() string {
+	str, _ := text.Marshal(0xa84c5d965379436f, capnp.Struct(s))
+	return str
+}
+
+func (s ChannelGroupInfo) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (ChannelGroupInfo) DecodeFromPtr(p capnp.Ptr) ChannelGroupInfo {
+	return ChannelGroupInfo(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s ChannelGroupInfo) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s ChannelGroupInfo) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s ChannelGroupInfo) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s ChannelGroupInfo) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s ChannelGroupInfo) Generation() uint32 {
+	return capnp.Struct(s).Uint32(0)
+}
+
+func (s ChannelGroupInfo) SetGeneration(v uint32) {
+	capnp.Struct(s).SetUint32(0, v)
+}
+
+func (s ChannelGroupInfo) Epoch() uint64 {
+	return capnp.Struct(s).Uint64(8)
+}
+
+func (s ChannelGroupInfo) SetEpoch(v uint64) {
+	capnp.Struct(s).SetUint64(8, v)
+}
+
+func (s ChannelGroupInfo) GroupInfo() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s ChannelGroupInfo) HasGroupInfo() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s ChannelGroupInfo) SetGroupInfo(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s ChannelGroupInfo) RatchetTree() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return []byte(p.Data()), err
+}
+
+func (s ChannelGroupInfo) HasRatchetTree() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s ChannelGroupInfo) SetRatchetTree(v []byte) error {
+	return capnp.Struct(s).SetData(1, v)
+}
+
+func (s ChannelGroupInfo) Seq() uint64 {
+	return capnp.Struct(s).Uint64(16)
+}
+
+func (s ChannelGroupInfo) SetSeq(v uint64) {
+	capnp.Struct(s).SetUint64(16, v)
+}
+
+// ChannelGroupInfo_List is a list of ChannelGroupInfo.
+type ChannelGroupInfo_List = capnp.StructList[ChannelGroupInfo]
+
+// NewChannelGroupInfo creates a new list of ChannelGroupInfo.
+func NewChannelGroupInfo_List(s *capnp.Segment, sz int32) (ChannelGroupInfo_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 24, PointerCount: 2}, sz)
+	return capnp.StructList[ChannelGroupInfo](l), err
+}
+
+// ChannelGroupInfo_Future is a wrapper for a ChannelGroupInfo promised by a client call.
+type ChannelGroupInfo_Future struct{ *capnp.Future }
+
+func (f ChannelGroupInfo_Future) Struct() (ChannelGroupInfo, error) {
+	p, err := f.Future.Ptr()
+	return ChannelGroupInfo(p.Struct()), err
+}
+
+type VoteGenerationRequest capnp.Struct
+
+// VoteGenerationRequest_TypeID is the unique identifier for the type VoteGenerationRequest.
+const VoteGenerationRequest_TypeID = 0xca1dc121c0e1f250
+
+func NewVoteGenerationRequest(s *capnp.Segment) (VoteGenerationRequest, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
+	return VoteGenerationRequest(st), err
+}
+
+func NewRootVoteGenerationRequest(s *capnp.Segment) (VoteGenerationRequest, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
+	return VoteGenerationRequest(st), err
+}
+
+func ReadRootVoteGenerationRequest(msg *capnp.Message) (VoteGenerationRequest, error) {
+	root, err := msg.Root()
+	return VoteGenerationRequest(root.Struct()), err
+}
+
+func (s VoteGenerationRequest) String() string {
+	str, _ := text.Marshal(0xca1dc121c0e1f250, capnp.Struct(s))
+	return str
+}
+
+func (s VoteGenerationRequest) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (VoteGenerationRequest) DecodeFromPtr(p capnp.Ptr) VoteGenerationRequest {
+	return VoteGenerationRequest(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s VoteGenerationRequest) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s VoteGenerationRequest) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s VoteGenerationRequest) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s VoteGenerationRequest) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s VoteGenerationRequest) ChannelId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s VoteGenerationRequest) HasChannelId() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s VoteGenerationRequest) SetChannelId(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s VoteGenerationRequest) Generation() uint32 {
+	return capnp.Struct(s).Uint32(0)
+}
+
+func (s VoteGenerationRequest) SetGeneration(v uint32) {
+	capnp.Struct(s).SetUint32(0, v)
+}
+
+// VoteGenerationRequest_List is a list of VoteGenerationRequest.
+type VoteGenerationRequest_List = capnp.StructList[VoteGenerationRequest]
+
+// NewVoteGenerationRequest creates a new list of VoteGenerationRequest.
+func NewVoteGenerationRequest_List(s *capnp.Segment, sz int32) (VoteGenerationRequest_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1}, sz)
+	return capnp.StructList[VoteGenerationRequest](l), err
+}
+
+// VoteGenerationRequest_Future is a wrapper for a VoteGenerationRequest promised by a client call.
+type VoteGenerationRequest_Future struct{ *capnp.Future }
+
+func (f VoteGenerationRequest_Future) Struct() (VoteGenerationRequest, error) {
+	p, err := f.Future.Ptr()
+	return VoteGenerationRequest(p.Struct()), err
+}
+
+type GenerationVotes capnp.Struct
+
+// GenerationVotes_TypeID is the unique identifier for the type GenerationVotes.
+const GenerationVotes_TypeID = 0xe0ccc7cd65e6a5ff
+
+func NewGenerationVotes(s *capnp.Segment) (GenerationVotes, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 0})
+	return GenerationVotes(st), err
+}
+
+func NewRootGenerationVotes(s *capnp.Segment) (GenerationVotes, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 0})
+	return GenerationVotes(st), err
+}
+
+func ReadRootGenerationVotes(msg *capnp.Message) (GenerationVotes, error) {
+	root, err := msg.Root()
+	return GenerationVotes(root.Struct()), err
+}
+
+func (s GenerationVotes) String() string {
+	str, _ := text.Marshal(0xe0ccc7cd65e6a5ff, capnp.Struct(s))
+	return str
+}
+
+func (s GenerationVotes) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (GenerationVotes) DecodeFromPtr(p capnp.Ptr) GenerationVotes {
+	return GenerationVotes(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s GenerationVotes) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s GenerationVotes) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s GenerationVotes) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s GenerationVotes) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s GenerationVotes) Votes() uint16 {
+	return capnp.Struct(s).Uint16(0)
+}
+
+func (s GenerationVotes) SetVotes(v uint16) {
+	capnp.Struct(s).SetUint16(0, v)
+}
+
+func (s GenerationVotes) Needed() uint16 {
+	return capnp.Struct(s).Uint16(2)
+}
+
+func (s GenerationVotes) SetNeeded(v uint16) {
+	capnp.Struct(s).SetUint16(2, v)
+}
+
+// GenerationVotes_List is a list of GenerationVotes.
+type GenerationVotes_List = capnp.StructList[GenerationVotes]
+
+// NewGenerationVotes creates a new list of GenerationVotes.
+func NewGenerationVotes_List(s *capnp.Segment, sz int32) (GenerationVotes_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 0}, sz)
+	return capnp.StructList[GenerationVotes](l), err
+}
+
+// GenerationVotes_Future is a wrapper for a GenerationVotes promised by a client call.
+type GenerationVotes_Future struct{ *capnp.Future }
+
+func (f GenerationVotes_Future) Struct() (GenerationVotes, error) {
+	p, err := f.Future.Ptr()
+	return GenerationVotes(p.Struct()), err
 }
 
 type CreateGroupRequest capnp.Struct

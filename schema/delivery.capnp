@@ -4,6 +4,8 @@ using Go = import "/go.capnp";
 $Go.package("schema");
 $Go.import("quicproquo.dev/schema");
 
+using Channels = import "channels.capnp";
+
 struct EnqueueRequest {
   channelId @0 :Data;
   generation @1 :UInt32;
@@ -15,6 +17,39 @@ struct EnqueueResponse {
   seq @0 :UInt64;
   acceptedAt @1 :Int64;     # Milliseconds since 1970 UTC.
   duplicate @2 :Bool;       # Stored by an earlier request with the same delivery id.
+}
+
+# A Commit, with all that follows from it: stored together, or not at all.
+struct CommitRequest {
+  channelId @0 :Data;
+  generation @1 :UInt32;
+  epoch @2 :UInt64;         # The one the Commit ends.
+  deliveryId @3 :Data;      # UUIDv7: a retry with the same id is answered as the first time.
+  commit @4 :Data;          # MLSMessage: a PublicMessage, authenticated_data = deliveryId.
+  groupInfo @5 :Data;       # MLSMessage of the next epoch, with external_pub; ratchet_tree may be left out.
+  welcomes @6 :List(Channels.DeviceWelcome);  # One for each device that the Commit adds.
+}
+
+struct CommitResponse {
+  seq @0 :UInt64;
+  epoch @1 :UInt64;         # The one that begins.
+  acceptedAt @2 :Int64;     # Milliseconds since 1970 UTC.
+  duplicate @3 :Bool;
+}
+
+# A proposal by reference, of a member's device. Answered by an EnqueueResponse.
+struct ProposeRequest {
+  channelId @0 :Data;
+  generation @1 :UInt32;
+  deliveryId @2 :Data;
+  proposal @3 :Data;        # MLSMessage: a PublicMessage, authenticated_data = deliveryId.
+}
+
+# Retention, or a restore, has passed the device: messages up to seq are gone for it. It catches up from there; if it
+# lacks a Commit, it joins anew by an external one.
+struct Behind {
+  channelId @0 :Data;
+  seq @1 :UInt64;
 }
 
 struct SubscribeRequest {

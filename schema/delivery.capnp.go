@@ -206,6 +206,454 @@ func (f EnqueueResponse_Future) Struct() (EnqueueResponse, error) {
 	return EnqueueResponse(p.Struct()), err
 }
 
+type CommitRequest capnp.Struct
+
+// CommitRequest_TypeID is the unique identifier for the type CommitRequest.
+const CommitRequest_TypeID = 0xffe3baf55f76c015
+
+func NewCommitRequest(s *capnp.Segment) (CommitRequest, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5})
+	return CommitRequest(st), err
+}
+
+func NewRootCommitRequest(s *capnp.Segment) (CommitRequest, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5})
+	return CommitRequest(st), err
+}
+
+func ReadRootCommitRequest(msg *capnp.Message) (CommitRequest, error) {
+	root, err := msg.Root()
+	return CommitRequest(root.Struct()), err
+}
+
+func (s CommitRequest) String() string {
+	str, _ := text.Marshal(0xffe3baf55f76c015, capnp.Struct(s))
+	return str
+}
+
+func (s CommitRequest) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (CommitRequest) DecodeFromPtr(p capnp.Ptr) CommitRequest {
+	return CommitRequest(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s CommitRequest) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s CommitRequest) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s CommitRequest) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s CommitRequest) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s CommitRequest) ChannelId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s CommitRequest) HasChannelId() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s CommitRequest) SetChannelId(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s CommitRequest) Generation() uint32 {
+	return capnp.Struct(s).Uint32(0)
+}
+
+func (s CommitRequest) SetGeneration(v uint32) {
+	capnp.Struct(s).SetUint32(0, v)
+}
+
+func (s CommitRequest) Epoch() uint64 {
+	return capnp.Struct(s).Uint64(8)
+}
+
+func (s CommitRequest) SetEpoch(v uint64) {
+	capnp.Struct(s).SetUint64(8, v)
+}
+
+func (s CommitRequest) DeliveryId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return []byte(p.Data()), err
+}
+
+func (s CommitRequest) HasDeliveryId() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s CommitRequest) SetDeliveryId(v []byte) error {
+	return capnp.Struct(s).SetData(1, v)
+}
+
+func (s CommitRequest) Commit() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(2)
+	return []byte(p.Data()), err
+}
+
+func (s CommitRequest) HasCommit() bool {
+	return capnp.Struct(s).HasPtr(2)
+}
+
+func (s CommitRequest) SetCommit(v []byte) error {
+	return capnp.Struct(s).SetData(2, v)
+}
+
+func (s CommitRequest) GroupInfo() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(3)
+	return []byte(p.Data()), err
+}
+
+func (s CommitRequest) HasGroupInfo() bool {
+	return capnp.Struct(s).HasPtr(3)
+}
+
+func (s CommitRequest) SetGroupInfo(v []byte) error {
+	return capnp.Struct(s).SetData(3, v)
+}
+
+func (s CommitRequest) Welcomes() (DeviceWelcome_List, error) {
+	p, err := capnp.Struct(s).Ptr(4)
+	return DeviceWelcome_List(p.List()), err
+}
+
+func (s CommitRequest) HasWelcomes() bool {
+	return capnp.Struct(s).HasPtr(4)
+}
+
+func (s CommitRequest) SetWelcomes(v DeviceWelcome_List) error {
+	return capnp.Struct(s).SetPtr(4, v.ToPtr())
+}
+
+// NewWelcomes sets the welcomes field to a newly
+// allocated DeviceWelcome_List, preferring placement in s's segment.
+func (s CommitRequest) NewWelcomes(n int32) (DeviceWelcome_List, error) {
+	l, err := NewDeviceWelcome_List(capnp.Struct(s).Segment(), n)
+	if err != nil {
+		return DeviceWelcome_List{}, err
+	}
+	err = capnp.Struct(s).SetPtr(4, l.ToPtr())
+	return l, err
+}
+
+// CommitRequest_List is a list of CommitRequest.
+type CommitRequest_List = capnp.StructList[CommitRequest]
+
+// NewCommitRequest creates a new list of CommitRequest.
+func NewCommitRequest_List(s *capnp.Segment, sz int32) (CommitRequest_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5}, sz)
+	return capnp.StructList[CommitRequest](l), err
+}
+
+// CommitRequest_Future is a wrapper for a CommitRequest promised by a client call.
+type CommitRequest_Future struct{ *capnp.Future }
+
+func (f CommitRequest_Future) Struct() (CommitRequest, error) {
+	p, err := f.Future.Ptr()
+	return CommitRequest(p.Struct()), err
+}
+
+type CommitResponse capnp.Struct
+
+// CommitResponse_TypeID is the unique identifier for the type CommitResponse.
+const CommitResponse_TypeID = 0xd7d00a1a9e444cc7
+
+func NewCommitResponse(s *capnp.Segment) (CommitResponse, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 32, PointerCount: 0})
+	return CommitResponse(st), err
+}
+
+func NewRootCommitResponse(s *capnp.Segment) (CommitResponse, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 32, PointerCount: 0})
+	return CommitResponse(st), err
+}
+
+func ReadRootCommitResponse(msg *capnp.Message) (CommitResponse, error) {
+	root, err := msg.Root()
+	return CommitResponse(root.Struct()), err
+}
+
+func (s CommitResponse) String() string {
+	str, _ := text.Marshal(0xd7d00a1a9e444cc7, capnp.Struct(s))
+	return str
+}
+
+func (s CommitResponse) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (CommitResponse) DecodeFromPtr(p capnp.Ptr) CommitResponse {
+	return CommitResponse(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s CommitResponse) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s CommitResponse) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s CommitResponse) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s CommitResponse) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s CommitResponse) Seq() uint64 {
+	return capnp.Struct(s).Uint64(0)
+}
+
+func (s CommitResponse) SetSeq(v uint64) {
+	capnp.Struct(s).SetUint64(0, v)
+}
+
+func (s CommitResponse) Epoch() uint64 {
+	return capnp.Struct(s).Uint64(8)
+}
+
+func (s CommitResponse) SetEpoch(v uint64) {
+	capnp.Struct(s).SetUint64(8, v)
+}
+
+func (s CommitResponse) AcceptedAt() int64 {
+	return int64(capnp.Struct(s).Uint64(16))
+}
+
+func (s CommitResponse) SetAcceptedAt(v int64) {
+	capnp.Struct(s).SetUint64(16, uint64(v))
+}
+
+func (s CommitResponse) Duplicate() bool {
+	return capnp.Struct(s).Bit(192)
+}
+
+func (s CommitResponse) SetDuplicate(v bool) {
+	capnp.Struct(s).SetBit(192, v)
+}
+
+// CommitResponse_List is a list of CommitResponse.
+type CommitResponse_List = capnp.StructList[CommitResponse]
+
+// NewCommitResponse creates a new list of CommitResponse.
+func NewCommitResponse_List(s *capnp.Segment, sz int32) (CommitResponse_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 32, PointerCount: 0}, sz)
+	return capnp.StructList[CommitResponse](l), err
+}
+
+// CommitResponse_Future is a wrapper for a CommitResponse promised by a client call.
+type CommitResponse_Future struct{ *capnp.Future }
+
+func (f CommitResponse_Future) Struct() (CommitResponse, error) {
+	p, err := f.Future.Ptr()
+	return CommitResponse(p.Struct()), err
+}
+
+type ProposeRequest capnp.Struct
+
+// ProposeRequest_TypeID is the unique identifier for the type ProposeRequest.
+const ProposeRequest_TypeID = 0x92553922b39d2ebd
+
+func NewProposeRequest(s *capnp.Segment) (ProposeRequest, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 3})
+	return ProposeRequest(st), err
+}
+
+func NewRootProposeRequest(s *capnp.Segment) (ProposeRequest, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 3})
+	return ProposeRequest(st), err
+}
+
+func ReadRootProposeRequest(msg *capnp.Message) (ProposeRequest, error) {
+	root, err := msg.Root()
+	return ProposeRequest(root.Struct()), err
+}
+
+func (s ProposeRequest) String() string {
+	str, _ := text.Marshal(0x92553922b39d2ebd, capnp.Struct(s))
+	return str
+}
+
+func (s ProposeRequest) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (ProposeRequest) DecodeFromPtr(p capnp.Ptr) ProposeRequest {
+	return ProposeRequest(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s ProposeRequest) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s ProposeRequest) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s ProposeRequest) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s ProposeRequest) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s ProposeRequest) ChannelId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s ProposeRequest) HasChannelId() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s ProposeRequest) SetChannelId(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s ProposeRequest) Generation() uint32 {
+	return capnp.Struct(s).Uint32(0)
+}
+
+func (s ProposeRequest) SetGeneration(v uint32) {
+	capnp.Struct(s).SetUint32(0, v)
+}
+
+func (s ProposeRequest) DeliveryId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return []byte(p.Data()), err
+}
+
+func (s ProposeRequest) HasDeliveryId() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s ProposeRequest) SetDeliveryId(v []byte) error {
+	return capnp.Struct(s).SetData(1, v)
+}
+
+func (s ProposeRequest) Proposal() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(2)
+	return []byte(p.Data()), err
+}
+
+func (s ProposeRequest) HasProposal() bool {
+	return capnp.Struct(s).HasPtr(2)
+}
+
+func (s ProposeRequest) SetProposal(v []byte) error {
+	return capnp.Struct(s).SetData(2, v)
+}
+
+// ProposeRequest_List is a list of ProposeRequest.
+type ProposeRequest_List = capnp.StructList[ProposeRequest]
+
+// NewProposeRequest creates a new list of ProposeRequest.
+func NewProposeRequest_List(s *capnp.Segment, sz int32) (ProposeRequest_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 3}, sz)
+	return capnp.StructList[ProposeRequest](l), err
+}
+
+// ProposeRequest_Future is a wrapper for a ProposeRequest promised by a client call.
+type ProposeRequest_Future struct{ *capnp.Future }
+
+func (f ProposeRequest_Future) Struct() (ProposeRequest, error) {
+	p, err := f.Future.Ptr()
+	return ProposeRequest(p.Struct()), err
+}
+
+type Behind capnp.Struct
+
+// Behind_TypeID is the unique identifier for the type Behind.
+const Behind_TypeID = 0xbd4c85a5ae7454eb
+
+func NewBehind(s *capnp.Segment) (Behind, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
+	return Behind(st), err
+}
+
+func NewRootBehind(s *capnp.Segment) (Behind, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
+	return Behind(st), err
+}
+
+func ReadRootBehind(msg *capnp.Message) (Behind, error) {
+	root, err := msg.Root()
+	return Behind(root.Struct()), err
+}
+
+func (s Behind) String() string {
+	str, _ := text.Marshal(0xbd4c85a5ae7454eb, capnp.Struct(s))
+	return str
+}
+
+func (s Behind) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (Behind) DecodeFromPtr(p capnp.Ptr) Behind {
+	return Behind(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s Behind) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s Behind) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s Behind) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s Behind) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s Behind) ChannelId() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s Behind) HasChannelId() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Behind) SetChannelId(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s Behind) Seq() uint64 {
+	return capnp.Struct(s).Uint64(0)
+}
+
+func (s Behind) SetSeq(v uint64) {
+	capnp.Struct(s).SetUint64(0, v)
+}
+
+// Behind_List is a list of Behind.
+type Behind_List = capnp.StructList[Behind]
+
+// NewBehind creates a new list of Behind.
+func NewBehind_List(s *capnp.Segment, sz int32) (Behind_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1}, sz)
+	return capnp.StructList[Behind](l), err
+}
+
+// Behind_Future is a wrapper for a Behind promised by a client call.
+type Behind_Future struct{ *capnp.Future }
+
+func (f Behind_Future) Struct() (Behind, error) {
+	p, err := f.Future.Ptr()
+	return Behind(p.Struct()), err
+}
+
 type SubscribeRequest capnp.Struct
 
 // SubscribeRequest_TypeID is the unique identifier for the type SubscribeRequest.

@@ -69,6 +69,8 @@ struct Notice {
     deviceRevoked @2 :DeviceNotice;
     accountDeleted @3 :AccountNotice;
     rootKeyReset @4 :AccountNotice;   # Ask for the account: it has another root key.
+    contactRequested @5 :AccountNotice;
+    contactAccepted @6 :AccountNotice;
   }
 }
 

@@ -885,15 +885,17 @@ type Notice capnp.Struct
 type Notice_Which uint16
 
 const (
-	Notice_Which_none           Notice_Which = 0
-	Notice_Which_deviceAdded    Notice_Which = 1
-	Notice_Which_deviceRevoked  Notice_Which = 2
-	Notice_Which_accountDeleted Notice_Which = 3
-	Notice_Which_rootKeyReset   Notice_Which = 4
+	Notice_Which_none             Notice_Which = 0
+	Notice_Which_deviceAdded      Notice_Which = 1
+	Notice_Which_deviceRevoked    Notice_Which = 2
+	Notice_Which_accountDeleted   Notice_Which = 3
+	Notice_Which_rootKeyReset     Notice_Which = 4
+	Notice_Which_contactRequested Notice_Which = 5
+	Notice_Which_contactAccepted  Notice_Which = 6
 )
 
 func (w Notice_Which) String() string {
-	const s = "nonedeviceAddeddeviceRevokedaccountDeletedrootKeyReset"
+	const s = "nonedeviceAddeddeviceRevokedaccountDeletedrootKeyResetcontactRequestedcontactAccepted"
 	switch w {
 	case Notice_Which_none:
 		return s[0:4]
@@ -905,6 +907,10 @@ func (w Notice_Which) String() string {
 		return s[28:42]
 	case Notice_Which_rootKeyReset:
 		return s[42:54]
+	case Notice_Which_contactRequested:
+		return s[54:70]
+	case Notice_Which_contactAccepted:
+		return s[70:85]
 
 	}
 	return "Notice_Which(" + strconv.FormatUint(uint64(w), 10) + ")"
@@ -1092,6 +1098,70 @@ func (s Notice) NewRootKeyReset() (AccountNotice, error) {
 	return ss, err
 }
 
+func (s Notice) ContactRequested() (AccountNotice, error) {
+	if capnp.Struct(s).Uint16(0) != 5 {
+		panic("Which() != contactRequested")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return AccountNotice(p.Struct()), err
+}
+
+func (s Notice) HasContactRequested() bool {
+	if capnp.Struct(s).Uint16(0) != 5 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Notice) SetContactRequested(v AccountNotice) error {
+	capnp.Struct(s).SetUint16(0, 5)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewContactRequested sets the contactRequested field to a newly
+// allocated AccountNotice struct, preferring placement in s's segment.
+func (s Notice) NewContactRequested() (AccountNotice, error) {
+	capnp.Struct(s).SetUint16(0, 5)
+	ss, err := NewAccountNotice(capnp.Struct(s).Segment())
+	if err != nil {
+		return AccountNotice{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Notice) ContactAccepted() (AccountNotice, error) {
+	if capnp.Struct(s).Uint16(0) != 6 {
+		panic("Which() != contactAccepted")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return AccountNotice(p.Struct()), err
+}
+
+func (s Notice) HasContactAccepted() bool {
+	if capnp.Struct(s).Uint16(0) != 6 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Notice) SetContactAccepted(v AccountNotice) error {
+	capnp.Struct(s).SetUint16(0, 6)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewContactAccepted sets the contactAccepted field to a newly
+// allocated AccountNotice struct, preferring placement in s's segment.
+func (s Notice) NewContactAccepted() (AccountNotice, error) {
+	capnp.Struct(s).SetUint16(0, 6)
+	ss, err := NewAccountNotice(capnp.Struct(s).Segment())
+	if err != nil {
+		return AccountNotice{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
 // Notice_List is a list of Notice.
 type Notice_List = capnp.StructList[Notice]
 
@@ -1118,6 +1188,12 @@ func (p Notice_Future) AccountDeleted() AccountNotice_Future {
 	return AccountNotice_Future{Future: p.Future.Field(0, nil)}
 }
 func (p Notice_Future) RootKeyReset() AccountNotice_Future {
+	return AccountNotice_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Notice_Future) ContactRequested() AccountNotice_Future {
+	return AccountNotice_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Notice_Future) ContactAccepted() AccountNotice_Future {
 	return AccountNotice_Future{Future: p.Future.Field(0, nil)}
 }
 

@@ -13,6 +13,7 @@ using Delivery = import "delivery.capnp";
 using Devices = import "devices.capnp";
 using Account = import "account.capnp";
 using Admin = import "admin.capnp";
+using Contacts = import "contacts.capnp";
 
 # version and correlationId keep their places for ever: every version can read them from any other.
 struct Envelope {
@@ -72,6 +73,18 @@ struct Request {
     adminEndSessions @39 :Admin.AdminEndSessionsRequest;
     adminDeleteAccount @40 :Admin.AdminDeleteAccountRequest;
     adminExportAudit @41 :Admin.AdminExportAuditRequest;
+    openGroup @42 :Channels.OpenGroupRequest;
+    getChannel @43 :Channels.GetChannelRequest;
+    listChannels @44 :Channels.ListChannelsRequest;
+    setRole @45 :Channels.SetRoleRequest;
+    setRetention @46 :Channels.SetRetentionRequest;
+    getGroupInfo @47 :Channels.GetGroupInfoRequest;
+    voteGeneration @48 :Channels.VoteGenerationRequest;
+    commit @49 :Delivery.CommitRequest;
+    propose @50 :Delivery.ProposeRequest;
+    listContacts @51 :Contacts.ListContactsRequest;
+    acceptContact @52 :Contacts.AcceptContactRequest;
+    blockAccount @53 :Contacts.BlockAccountRequest;
   }
 }
 
@@ -98,6 +111,12 @@ struct Response {
     adminSession @18 :Admin.AdminSession;
     codes @19 :Admin.Codes;
     adminAccount @20 :Admin.AdminAccount;
+    channelDetails @21 :Channels.ChannelDetails;
+    channelList @22 :Channels.ChannelList;
+    channelGroupInfo @23 :Channels.ChannelGroupInfo;
+    generationVotes @24 :Channels.GenerationVotes;
+    commit @25 :Delivery.CommitResponse;
+    contactList @26 :Contacts.ContactList;
   }
 }
 
@@ -107,5 +126,7 @@ struct Push {
     deliver @1 :Delivery.Delivery;
     caughtUp @2 :Delivery.CaughtUp;
     goAway @3 :Session.GoAway;
+    keyPackagesLow @4 :Keys.KeyPackageStatus;  # Upload more. To subscriptions that know notices.
+    behind @5 :Delivery.Behind;                # To subscriptions that know notices.
   }
 }

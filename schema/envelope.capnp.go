@@ -310,10 +310,22 @@ const (
 	Request_Which_adminEndSessions   Request_Which = 39
 	Request_Which_adminDeleteAccount Request_Which = 40
 	Request_Which_adminExportAudit   Request_Which = 41
+	Request_Which_openGroup          Request_Which = 42
+	Request_Which_getChannel         Request_Which = 43
+	Request_Which_listChannels       Request_Which = 44
+	Request_Which_setRole            Request_Which = 45
+	Request_Which_setRetention       Request_Which = 46
+	Request_Which_getGroupInfo       Request_Which = 47
+	Request_Which_voteGeneration     Request_Which = 48
+	Request_Which_commit             Request_Which = 49
+	Request_Which_propose            Request_Which = 50
+	Request_Which_listContacts       Request_Which = 51
+	Request_Which_acceptContact      Request_Which = 52
+	Request_Which_blockAccount       Request_Which = 53
 )
 
 func (w Request_Which) String() string {
-	const s = "nonehellosignupStartsignupFinishloginStartloginFinishstartSessionrefreshSessionauthenticateuploadKeyPackageskeyPackageStatusclaimKeyPackagesgetAccountopenDmcreateGroupenqueuesubscribeacksetPasswordStartsetPasswordFinishrecoversetRecoveryCodesresetAccountendSessionlistDevicesrenameDevicerevokeDevicestartDeviceLinkgetDeviceLinkapproveDeviceLinkfinishDeviceLinkdeleteAccountexportAccountadminAuthenticateadminInviteadminResetCodeadminGetAccountadminSetDisabledadminRevokeDeviceadminEndSessionsadminDeleteAccountadminExportAudit"
+	const s = "nonehellosignupStartsignupFinishloginStartloginFinishstartSessionrefreshSessionauthenticateuploadKeyPackageskeyPackageStatusclaimKeyPackagesgetAccountopenDmcreateGroupenqueuesubscribeacksetPasswordStartsetPasswordFinishrecoversetRecoveryCodesresetAccountendSessionlistDevicesrenameDevicerevokeDevicestartDeviceLinkgetDeviceLinkapproveDeviceLinkfinishDeviceLinkdeleteAccountexportAccountadminAuthenticateadminInviteadminResetCodeadminGetAccountadminSetDisabledadminRevokeDeviceadminEndSessionsadminDeleteAccountadminExportAuditopenGroupgetChannellistChannelssetRolesetRetentiongetGroupInfovoteGenerationcommitproposelistContactsacceptContactblockAccount"
 	switch w {
 	case Request_Which_none:
 		return s[0:4]
@@ -399,6 +411,30 @@ func (w Request_Which) String() string {
 		return s[492:510]
 	case Request_Which_adminExportAudit:
 		return s[510:526]
+	case Request_Which_openGroup:
+		return s[526:535]
+	case Request_Which_getChannel:
+		return s[535:545]
+	case Request_Which_listChannels:
+		return s[545:557]
+	case Request_Which_setRole:
+		return s[557:564]
+	case Request_Which_setRetention:
+		return s[564:576]
+	case Request_Which_getGroupInfo:
+		return s[576:588]
+	case Request_Which_voteGeneration:
+		return s[588:602]
+	case Request_Which_commit:
+		return s[602:608]
+	case Request_Which_propose:
+		return s[608:615]
+	case Request_Which_listContacts:
+		return s[615:627]
+	case Request_Which_acceptContact:
+		return s[627:640]
+	case Request_Which_blockAccount:
+		return s[640:652]
 
 	}
 	return "Request_Which(" + strconv.FormatUint(uint64(w), 10) + ")"
@@ -1689,6 +1725,390 @@ func (s Request) NewAdminExportAudit() (AdminExportAuditRequest, error) {
 	return ss, err
 }
 
+func (s Request) OpenGroup() (OpenGroupRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 42 {
+		panic("Which() != openGroup")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return OpenGroupRequest(p.Struct()), err
+}
+
+func (s Request) HasOpenGroup() bool {
+	if capnp.Struct(s).Uint16(0) != 42 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetOpenGroup(v OpenGroupRequest) error {
+	capnp.Struct(s).SetUint16(0, 42)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewOpenGroup sets the openGroup field to a newly
+// allocated OpenGroupRequest struct, preferring placement in s's segment.
+func (s Request) NewOpenGroup() (OpenGroupRequest, error) {
+	capnp.Struct(s).SetUint16(0, 42)
+	ss, err := NewOpenGroupRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return OpenGroupRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) GetChannel() (GetChannelRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 43 {
+		panic("Which() != getChannel")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return GetChannelRequest(p.Struct()), err
+}
+
+func (s Request) HasGetChannel() bool {
+	if capnp.Struct(s).Uint16(0) != 43 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetGetChannel(v GetChannelRequest) error {
+	capnp.Struct(s).SetUint16(0, 43)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewGetChannel sets the getChannel field to a newly
+// allocated GetChannelRequest struct, preferring placement in s's segment.
+func (s Request) NewGetChannel() (GetChannelRequest, error) {
+	capnp.Struct(s).SetUint16(0, 43)
+	ss, err := NewGetChannelRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return GetChannelRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) ListChannels() (ListChannelsRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 44 {
+		panic("Which() != listChannels")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return ListChannelsRequest(p.Struct()), err
+}
+
+func (s Request) HasListChannels() bool {
+	if capnp.Struct(s).Uint16(0) != 44 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetListChannels(v ListChannelsRequest) error {
+	capnp.Struct(s).SetUint16(0, 44)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewListChannels sets the listChannels field to a newly
+// allocated ListChannelsRequest struct, preferring placement in s's segment.
+func (s Request) NewListChannels() (ListChannelsRequest, error) {
+	capnp.Struct(s).SetUint16(0, 44)
+	ss, err := NewListChannelsRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return ListChannelsRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) SetRole() (SetRoleRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 45 {
+		panic("Which() != setRole")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return SetRoleRequest(p.Struct()), err
+}
+
+func (s Request) HasSetRole() bool {
+	if capnp.Struct(s).Uint16(0) != 45 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetSetRole(v SetRoleRequest) error {
+	capnp.Struct(s).SetUint16(0, 45)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewSetRole sets the setRole field to a newly
+// allocated SetRoleRequest struct, preferring placement in s's segment.
+func (s Request) NewSetRole() (SetRoleRequest, error) {
+	capnp.Struct(s).SetUint16(0, 45)
+	ss, err := NewSetRoleRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return SetRoleRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) SetRetention() (SetRetentionRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 46 {
+		panic("Which() != setRetention")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return SetRetentionRequest(p.Struct()), err
+}
+
+func (s Request) HasSetRetention() bool {
+	if capnp.Struct(s).Uint16(0) != 46 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetSetRetention(v SetRetentionRequest) error {
+	capnp.Struct(s).SetUint16(0, 46)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewSetRetention sets the setRetention field to a newly
+// allocated SetRetentionRequest struct, preferring placement in s's segment.
+func (s Request) NewSetRetention() (SetRetentionRequest, error) {
+	capnp.Struct(s).SetUint16(0, 46)
+	ss, err := NewSetRetentionRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return SetRetentionRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) GetGroupInfo() (GetGroupInfoRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 47 {
+		panic("Which() != getGroupInfo")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return GetGroupInfoRequest(p.Struct()), err
+}
+
+func (s Request) HasGetGroupInfo() bool {
+	if capnp.Struct(s).Uint16(0) != 47 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetGetGroupInfo(v GetGroupInfoRequest) error {
+	capnp.Struct(s).SetUint16(0, 47)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewGetGroupInfo sets the getGroupInfo field to a newly
+// allocated GetGroupInfoRequest struct, preferring placement in s's segment.
+func (s Request) NewGetGroupInfo() (GetGroupInfoRequest, error) {
+	capnp.Struct(s).SetUint16(0, 47)
+	ss, err := NewGetGroupInfoRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return GetGroupInfoRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) VoteGeneration() (VoteGenerationRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 48 {
+		panic("Which() != voteGeneration")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return VoteGenerationRequest(p.Struct()), err
+}
+
+func (s Request) HasVoteGeneration() bool {
+	if capnp.Struct(s).Uint16(0) != 48 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetVoteGeneration(v VoteGenerationRequest) error {
+	capnp.Struct(s).SetUint16(0, 48)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewVoteGeneration sets the voteGeneration field to a newly
+// allocated VoteGenerationRequest struct, preferring placement in s's segment.
+func (s Request) NewVoteGeneration() (VoteGenerationRequest, error) {
+	capnp.Struct(s).SetUint16(0, 48)
+	ss, err := NewVoteGenerationRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return VoteGenerationRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) Commit() (CommitRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 49 {
+		panic("Which() != commit")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return CommitRequest(p.Struct()), err
+}
+
+func (s Request) HasCommit() bool {
+	if capnp.Struct(s).Uint16(0) != 49 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetCommit(v CommitRequest) error {
+	capnp.Struct(s).SetUint16(0, 49)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewCommit sets the commit field to a newly
+// allocated CommitRequest struct, preferring placement in s's segment.
+func (s Request) NewCommit() (CommitRequest, error) {
+	capnp.Struct(s).SetUint16(0, 49)
+	ss, err := NewCommitRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return CommitRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) Propose() (ProposeRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 50 {
+		panic("Which() != propose")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return ProposeRequest(p.Struct()), err
+}
+
+func (s Request) HasPropose() bool {
+	if capnp.Struct(s).Uint16(0) != 50 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetPropose(v ProposeRequest) error {
+	capnp.Struct(s).SetUint16(0, 50)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewPropose sets the propose field to a newly
+// allocated ProposeRequest struct, preferring placement in s's segment.
+func (s Request) NewPropose() (ProposeRequest, error) {
+	capnp.Struct(s).SetUint16(0, 50)
+	ss, err := NewProposeRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return ProposeRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) ListContacts() (ListContactsRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 51 {
+		panic("Which() != listContacts")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return ListContactsRequest(p.Struct()), err
+}
+
+func (s Request) HasListContacts() bool {
+	if capnp.Struct(s).Uint16(0) != 51 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetListContacts(v ListContactsRequest) error {
+	capnp.Struct(s).SetUint16(0, 51)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewListContacts sets the listContacts field to a newly
+// allocated ListContactsRequest struct, preferring placement in s's segment.
+func (s Request) NewListContacts() (ListContactsRequest, error) {
+	capnp.Struct(s).SetUint16(0, 51)
+	ss, err := NewListContactsRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return ListContactsRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) AcceptContact() (AcceptContactRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 52 {
+		panic("Which() != acceptContact")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return AcceptContactRequest(p.Struct()), err
+}
+
+func (s Request) HasAcceptContact() bool {
+	if capnp.Struct(s).Uint16(0) != 52 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetAcceptContact(v AcceptContactRequest) error {
+	capnp.Struct(s).SetUint16(0, 52)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewAcceptContact sets the acceptContact field to a newly
+// allocated AcceptContactRequest struct, preferring placement in s's segment.
+func (s Request) NewAcceptContact() (AcceptContactRequest, error) {
+	capnp.Struct(s).SetUint16(0, 52)
+	ss, err := NewAcceptContactRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return AcceptContactRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Request) BlockAccount() (BlockAccountRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 53 {
+		panic("Which() != blockAccount")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return BlockAccountRequest(p.Struct()), err
+}
+
+func (s Request) HasBlockAccount() bool {
+	if capnp.Struct(s).Uint16(0) != 53 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Request) SetBlockAccount(v BlockAccountRequest) error {
+	capnp.Struct(s).SetUint16(0, 53)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewBlockAccount sets the blockAccount field to a newly
+// allocated BlockAccountRequest struct, preferring placement in s's segment.
+func (s Request) NewBlockAccount() (BlockAccountRequest, error) {
+	capnp.Struct(s).SetUint16(0, 53)
+	ss, err := NewBlockAccountRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return BlockAccountRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
 // Request_List is a list of Request.
 type Request_List = capnp.StructList[Request]
 
@@ -1819,6 +2239,42 @@ func (p Request_Future) AdminDeleteAccount() AdminDeleteAccountRequest_Future {
 func (p Request_Future) AdminExportAudit() AdminExportAuditRequest_Future {
 	return AdminExportAuditRequest_Future{Future: p.Future.Field(0, nil)}
 }
+func (p Request_Future) OpenGroup() OpenGroupRequest_Future {
+	return OpenGroupRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) GetChannel() GetChannelRequest_Future {
+	return GetChannelRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) ListChannels() ListChannelsRequest_Future {
+	return ListChannelsRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) SetRole() SetRoleRequest_Future {
+	return SetRoleRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) SetRetention() SetRetentionRequest_Future {
+	return SetRetentionRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) GetGroupInfo() GetGroupInfoRequest_Future {
+	return GetGroupInfoRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) VoteGeneration() VoteGenerationRequest_Future {
+	return VoteGenerationRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) Commit() CommitRequest_Future {
+	return CommitRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) Propose() ProposeRequest_Future {
+	return ProposeRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) ListContacts() ListContactsRequest_Future {
+	return ListContactsRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) AcceptContact() AcceptContactRequest_Future {
+	return AcceptContactRequest_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Request_Future) BlockAccount() BlockAccountRequest_Future {
+	return BlockAccountRequest_Future{Future: p.Future.Field(0, nil)}
+}
 
 type Response capnp.Struct
 type Response_Which uint16
@@ -1845,10 +2301,16 @@ const (
 	Response_Which_adminSession     Response_Which = 18
 	Response_Which_codes            Response_Which = 19
 	Response_Which_adminAccount     Response_Which = 20
+	Response_Which_channelDetails   Response_Which = 21
+	Response_Which_channelList      Response_Which = 22
+	Response_Which_channelGroupInfo Response_Which = 23
+	Response_Which_generationVotes  Response_Which = 24
+	Response_Which_commit           Response_Which = 25
+	Response_Which_contactList      Response_Which = 26
 )
 
 func (w Response_Which) String() string {
-	const s = "donehellosignupStartsessionloginStartloginFinishauthenticatekeyPackageStatusclaimKeyPackagesaccountchannelcreateGroupenqueuesubscriberecoverdeviceListdeviceLinkexportPageadminSessioncodesadminAccount"
+	const s = "donehellosignupStartsessionloginStartloginFinishauthenticatekeyPackageStatusclaimKeyPackagesaccountchannelcreateGroupenqueuesubscriberecoverdeviceListdeviceLinkexportPageadminSessioncodesadminAccountchannelDetailschannelListchannelGroupInfogenerationVotescommitcontactList"
 	switch w {
 	case Response_Which_done:
 		return s[0:4]
@@ -1892,6 +2354,18 @@ func (w Response_Which) String() string {
 		return s[182:187]
 	case Response_Which_adminAccount:
 		return s[187:199]
+	case Response_Which_channelDetails:
+		return s[199:213]
+	case Response_Which_channelList:
+		return s[213:224]
+	case Response_Which_channelGroupInfo:
+		return s[224:240]
+	case Response_Which_generationVotes:
+		return s[240:255]
+	case Response_Which_commit:
+		return s[255:261]
+	case Response_Which_contactList:
+		return s[261:272]
 
 	}
 	return "Response_Which(" + strconv.FormatUint(uint64(w), 10) + ")"
@@ -2591,6 +3065,198 @@ func (s Response) NewAdminAccount() (AdminAccount, error) {
 	return ss, err
 }
 
+func (s Response) ChannelDetails() (ChannelDetails, error) {
+	if capnp.Struct(s).Uint16(0) != 21 {
+		panic("Which() != channelDetails")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return ChannelDetails(p.Struct()), err
+}
+
+func (s Response) HasChannelDetails() bool {
+	if capnp.Struct(s).Uint16(0) != 21 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Response) SetChannelDetails(v ChannelDetails) error {
+	capnp.Struct(s).SetUint16(0, 21)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewChannelDetails sets the channelDetails field to a newly
+// allocated ChannelDetails struct, preferring placement in s's segment.
+func (s Response) NewChannelDetails() (ChannelDetails, error) {
+	capnp.Struct(s).SetUint16(0, 21)
+	ss, err := NewChannelDetails(capnp.Struct(s).Segment())
+	if err != nil {
+		return ChannelDetails{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Response) ChannelList() (ChannelList, error) {
+	if capnp.Struct(s).Uint16(0) != 22 {
+		panic("Which() != channelList")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return ChannelList(p.Struct()), err
+}
+
+func (s Response) HasChannelList() bool {
+	if capnp.Struct(s).Uint16(0) != 22 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Response) SetChannelList(v ChannelList) error {
+	capnp.Struct(s).SetUint16(0, 22)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewChannelList sets the channelList field to a newly
+// allocated ChannelList struct, preferring placement in s's segment.
+func (s Response) NewChannelList() (ChannelList, error) {
+	capnp.Struct(s).SetUint16(0, 22)
+	ss, err := NewChannelList(capnp.Struct(s).Segment())
+	if err != nil {
+		return ChannelList{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Response) ChannelGroupInfo() (ChannelGroupInfo, error) {
+	if capnp.Struct(s).Uint16(0) != 23 {
+		panic("Which() != channelGroupInfo")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return ChannelGroupInfo(p.Struct()), err
+}
+
+func (s Response) HasChannelGroupInfo() bool {
+	if capnp.Struct(s).Uint16(0) != 23 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Response) SetChannelGroupInfo(v ChannelGroupInfo) error {
+	capnp.Struct(s).SetUint16(0, 23)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewChannelGroupInfo sets the channelGroupInfo field to a newly
+// allocated ChannelGroupInfo struct, preferring placement in s's segment.
+func (s Response) NewChannelGroupInfo() (ChannelGroupInfo, error) {
+	capnp.Struct(s).SetUint16(0, 23)
+	ss, err := NewChannelGroupInfo(capnp.Struct(s).Segment())
+	if err != nil {
+		return ChannelGroupInfo{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Response) GenerationVotes() (GenerationVotes, error) {
+	if capnp.Struct(s).Uint16(0) != 24 {
+		panic("Which() != generationVotes")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return GenerationVotes(p.Struct()), err
+}
+
+func (s Response) HasGenerationVotes() bool {
+	if capnp.Struct(s).Uint16(0) != 24 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Response) SetGenerationVotes(v GenerationVotes) error {
+	capnp.Struct(s).SetUint16(0, 24)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewGenerationVotes sets the generationVotes field to a newly
+// allocated GenerationVotes struct, preferring placement in s's segment.
+func (s Response) NewGenerationVotes() (GenerationVotes, error) {
+	capnp.Struct(s).SetUint16(0, 24)
+	ss, err := NewGenerationVotes(capnp.Struct(s).Segment())
+	if err != nil {
+		return GenerationVotes{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Response) Commit() (CommitResponse, error) {
+	if capnp.Struct(s).Uint16(0) != 25 {
+		panic("Which() != commit")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return CommitResponse(p.Struct()), err
+}
+
+func (s Response) HasCommit() bool {
+	if capnp.Struct(s).Uint16(0) != 25 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Response) SetCommit(v CommitResponse) error {
+	capnp.Struct(s).SetUint16(0, 25)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewCommit sets the commit field to a newly
+// allocated CommitResponse struct, preferring placement in s's segment.
+func (s Response) NewCommit() (CommitResponse, error) {
+	capnp.Struct(s).SetUint16(0, 25)
+	ss, err := NewCommitResponse(capnp.Struct(s).Segment())
+	if err != nil {
+		return CommitResponse{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Response) ContactList() (ContactList, error) {
+	if capnp.Struct(s).Uint16(0) != 26 {
+		panic("Which() != contactList")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return ContactList(p.Struct()), err
+}
+
+func (s Response) HasContactList() bool {
+	if capnp.Struct(s).Uint16(0) != 26 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Response) SetContactList(v ContactList) error {
+	capnp.Struct(s).SetUint16(0, 26)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewContactList sets the contactList field to a newly
+// allocated ContactList struct, preferring placement in s's segment.
+func (s Response) NewContactList() (ContactList, error) {
+	capnp.Struct(s).SetUint16(0, 26)
+	ss, err := NewContactList(capnp.Struct(s).Segment())
+	if err != nil {
+		return ContactList{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
 // Response_List is a list of Response.
 type Response_List = capnp.StructList[Response]
 
@@ -2667,19 +3333,39 @@ func (p Response_Future) Codes() Codes_Future {
 func (p Response_Future) AdminAccount() AdminAccount_Future {
 	return AdminAccount_Future{Future: p.Future.Field(0, nil)}
 }
+func (p Response_Future) ChannelDetails() ChannelDetails_Future {
+	return ChannelDetails_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Response_Future) ChannelList() ChannelList_Future {
+	return ChannelList_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Response_Future) ChannelGroupInfo() ChannelGroupInfo_Future {
+	return ChannelGroupInfo_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Response_Future) GenerationVotes() GenerationVotes_Future {
+	return GenerationVotes_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Response_Future) Commit() CommitResponse_Future {
+	return CommitResponse_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Response_Future) ContactList() ContactList_Future {
+	return ContactList_Future{Future: p.Future.Field(0, nil)}
+}
 
 type Push capnp.Struct
 type Push_Which uint16
 
 const (
-	Push_Which_none     Push_Which = 0
-	Push_Which_deliver  Push_Which = 1
-	Push_Which_caughtUp Push_Which = 2
-	Push_Which_goAway   Push_Which = 3
+	Push_Which_none           Push_Which = 0
+	Push_Which_deliver        Push_Which = 1
+	Push_Which_caughtUp       Push_Which = 2
+	Push_Which_goAway         Push_Which = 3
+	Push_Which_keyPackagesLow Push_Which = 4
+	Push_Which_behind         Push_Which = 5
 )
 
 func (w Push_Which) String() string {
-	const s = "nonedelivercaughtUpgoAway"
+	const s = "nonedelivercaughtUpgoAwaykeyPackagesLowbehind"
 	switch w {
 	case Push_Which_none:
 		return s[0:4]
@@ -2689,6 +3375,10 @@ func (w Push_Which) String() string {
 		return s[11:19]
 	case Push_Which_goAway:
 		return s[19:25]
+	case Push_Which_keyPackagesLow:
+		return s[25:39]
+	case Push_Which_behind:
+		return s[39:45]
 
 	}
 	return "Push_Which(" + strconv.FormatUint(uint64(w), 10) + ")"
@@ -2844,6 +3534,70 @@ func (s Push) NewGoAway() (GoAway, error) {
 	return ss, err
 }
 
+func (s Push) KeyPackagesLow() (KeyPackageStatus, error) {
+	if capnp.Struct(s).Uint16(0) != 4 {
+		panic("Which() != keyPackagesLow")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return KeyPackageStatus(p.Struct()), err
+}
+
+func (s Push) HasKeyPackagesLow() bool {
+	if capnp.Struct(s).Uint16(0) != 4 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Push) SetKeyPackagesLow(v KeyPackageStatus) error {
+	capnp.Struct(s).SetUint16(0, 4)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewKeyPackagesLow sets the keyPackagesLow field to a newly
+// allocated KeyPackageStatus struct, preferring placement in s's segment.
+func (s Push) NewKeyPackagesLow() (KeyPackageStatus, error) {
+	capnp.Struct(s).SetUint16(0, 4)
+	ss, err := NewKeyPackageStatus(capnp.Struct(s).Segment())
+	if err != nil {
+		return KeyPackageStatus{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Push) Behind() (Behind, error) {
+	if capnp.Struct(s).Uint16(0) != 5 {
+		panic("Which() != behind")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return Behind(p.Struct()), err
+}
+
+func (s Push) HasBehind() bool {
+	if capnp.Struct(s).Uint16(0) != 5 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Push) SetBehind(v Behind) error {
+	capnp.Struct(s).SetUint16(0, 5)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewBehind sets the behind field to a newly
+// allocated Behind struct, preferring placement in s's segment.
+func (s Push) NewBehind() (Behind, error) {
+	capnp.Struct(s).SetUint16(0, 5)
+	ss, err := NewBehind(capnp.Struct(s).Segment())
+	if err != nil {
+		return Behind{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
 // Push_List is a list of Push.
 type Push_List = capnp.StructList[Push]
 
@@ -2868,4 +3622,10 @@ func (p Push_Future) CaughtUp() CaughtUp_Future {
 }
 func (p Push_Future) GoAway() GoAway_Future {
 	return GoAway_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Push_Future) KeyPackagesLow() KeyPackageStatus_Future {
+	return KeyPackageStatus_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Push_Future) Behind() Behind_Future {
+	return Behind_Future{Future: p.Future.Field(0, nil)}
 }

@@ -30,7 +30,7 @@ enum ErrorCode {
   noKeyPackage @22;         # The target has no KeyPackage left.
   invalidMessage @23;       # Not an MLS message this channel takes.
   generationConflict @24;   # Another device created this generation of the group first.
-  epochConflict @25;        # The message belongs to another epoch or generation.
+  epochConflict @25;        # The message belongs to another epoch or generation; details, when known: epoch, seq (of the Commit that began it).
   deliveryIdReused @26;     # The same delivery id with other content.
   deliveryIdOutOfWindow @27;# The delivery id's time lies outside the dedup window.
   invalidCursor @28;        # An acknowledgement beyond the channel's end, or of another restore epoch.
@@ -40,6 +40,8 @@ enum ErrorCode {
   invalidInvitation @32;    # The cell takes new accounts by invitation, and this is none, or was used, or has expired.
   accountDisabled @33;      # The cell's admin has disabled the account.
   linkExpired @34;          # There is no such link of a new device, or its time is over: start another.
+  contactPending @35;       # The other account has not accepted to be written to.
+  removeFirst @36;          # A revoked device is in the group: nothing else is taken before a Commit removes it; details: device.
 }
 
 struct Error {

@@ -49,6 +49,8 @@ const (
 	ErrorCode_invalidInvitation     ErrorCode = 32
 	ErrorCode_accountDisabled       ErrorCode = 33
 	ErrorCode_linkExpired           ErrorCode = 34
+	ErrorCode_contactPending        ErrorCode = 35
+	ErrorCode_removeFirst           ErrorCode = 36
 )
 
 // String returns the enum's constant name.
@@ -124,6 +126,10 @@ func (c ErrorCode) String() string {
 		return "accountDisabled"
 	case ErrorCode_linkExpired:
 		return "linkExpired"
+	case ErrorCode_contactPending:
+		return "contactPending"
+	case ErrorCode_removeFirst:
+		return "removeFirst"
 
 	default:
 		return ""
@@ -204,6 +210,10 @@ func ErrorCodeFromString(c string) ErrorCode {
 		return ErrorCode_accountDisabled
 	case "linkExpired":
 		return ErrorCode_linkExpired
+	case "contactPending":
+		return ErrorCode_contactPending
+	case "removeFirst":
+		return ErrorCode_removeFirst
 
 	default:
 		return 0

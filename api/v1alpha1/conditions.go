@@ -83,6 +83,9 @@ const (
 	ReasonCertificatePending = "CertificatePending"
 	// ReasonUnobservable is the reason when the operator cannot ask the servers.
 	ReasonUnobservable = "Unobservable"
+	// ReasonDatabaseSettings is the reason when settings of PostgreSQL are such
+	// that it may lose what it has acknowledged.
+	ReasonDatabaseSettings = "DatabaseSettings"
 	// ReasonApplyFailed is the reason when the API server refused an object of
 	// the cell.
 	ReasonApplyFailed = "ApplyFailed"

@@ -4,9 +4,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// DatabaseSpec is the PostgreSQL of a cell: exactly one of its fields is set.
+// DatabaseSpec is the PostgreSQL of a cell: exactly one of secretRef and
+// embedded is set.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.secretRef) != has(self.embedded)",message="needs exactly one kind of database; write either secretRef for your own PostgreSQL or embedded: {} for one that comes with the cell"
+// +kubebuilder:validation:XValidation:rule="!has(self.embedded) || !has(self.pooling) || self.pooling != 'transaction'",fieldPath=".pooling",message="is about a pooler in front of your own PostgreSQL, and the embedded one has none; write pooling: session, or leave it out"
 // +kubebuilder:validation:XValidation:rule="has(self.secretRef) != has(self.embedded) ? has(self.embedded) == has(oldSelf.embedded) : true",message="cannot change between secretRef and embedded, for the data would stay behind; write the kind it had, and restore a backup into a new MessagingCell to move"
 type DatabaseSpec struct {
 	// secretRef is a Secret with the connection URI of your own PostgreSQL.
@@ -17,7 +19,28 @@ type DatabaseSpec struct {
 	// evaluation: it has no standby.
 	// +optional
 	Embedded *EmbeddedDatabase `json:"embedded,omitempty"`
+
+	// pooling says what stands between the cell and your own PostgreSQL:
+	// "session" is nothing, or a pooler that gives each connection of the cell
+	// one of PostgreSQL's for as long as it lives; "transaction" is a pooler
+	// that lends one for a transaction at a time, such as PgBouncer with
+	// pool_mode=transaction. With "transaction", servers hear of each other's
+	// messages by asking once a second. A change replaces the servers one by
+	// one.
+	// +kubebuilder:default=session
+	// +optional
+	Pooling DatabasePooling `json:"pooling,omitempty"`
 }
+
+// DatabasePooling says what stands between the cell and PostgreSQL.
+// +kubebuilder:validation:Enum=session;transaction
+type DatabasePooling string
+
+// The kinds of pooling.
+const (
+	DatabasePoolingSession     DatabasePooling = "session"
+	DatabasePoolingTransaction DatabasePooling = "transaction"
+)
 
 // SecretKeyReference is one key of a Secret in the namespace of the cell.
 type SecretKeyReference struct {

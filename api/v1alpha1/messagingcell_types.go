@@ -83,7 +83,8 @@ type MessagingCellSpec struct {
 
 	// database is the PostgreSQL that keeps the cell's state: secretRef for
 	// your own, or embedded for one that comes with the cell. The choice
-	// between the two is final.
+	// between the two is final. Behind a pooler in transaction mode it needs
+	// pooling: transaction.
 	// +kubebuilder:default={embedded: {}}
 	// +optional
 	Database DatabaseSpec `json:"database,omitzero"`

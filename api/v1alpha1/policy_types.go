@@ -41,6 +41,14 @@ type LimitsSpec struct {
 	// +optional
 	LookupsPerMinute int32 `json:"lookupsPerMinute,omitempty"`
 
+	// messagesPerChannel is how many messages a second one channel takes,
+	// whoever sends them; twice as many may come at once. Each replica counts
+	// by itself. Left out, or 0, it is four times requestsPerSecond.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
+	// +optional
+	MessagesPerChannel int32 `json:"messagesPerChannel,omitempty"`
+
 	// connectionsPerIP is how many connections one client address may hold
 	// open to one replica; an IPv6 address counts by its /64. Twice as many
 	// may be made at once, and a fifth of them in each further second.

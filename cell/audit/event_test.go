@@ -81,6 +81,8 @@ func everyEvent() map[string]Event {
 		"ClaimRefused":            ClaimRefused(m.account, m.device, m.target, ReasonNoPackage),
 		"ServerKeyRotated":        ServerKeyRotated(KeySetTokens, 2),
 		"DirectOpened":            DirectOpened(m.account, m.device, m.target, m.channel),
+		"GroupOpened":             GroupOpened(m.account, m.device, m.channel),
+		"GenerationVoted":         GenerationVoted(m.account, m.device, m.channel, 2),
 		"GroupCreated":            GroupCreated(m.account, m.device, m.channel, 2, 5),
 		"GroupRefused":            GroupRefused(m.account, m.device, m.channel, 2, ReasonConflict),
 		"MemberAdded":             MemberAdded(ByAccount(m.account), m.target, m.channel),

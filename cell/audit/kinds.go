@@ -45,6 +45,8 @@ const (
 	KindChannelAccess    Kind = 506
 	KindAccountBlocked   Kind = 507
 	KindAccountUnblocked Kind = 508
+	KindGroupOpened      Kind = 509
+	KindGenerationVoted  Kind = 510
 	KindAdminLogin       Kind = 600
 	KindAdminAccess      Kind = 601
 	KindInviteMinted     Kind = 602
@@ -79,6 +81,7 @@ var kindNames = map[Kind]string{
 	KindDirectOpened: "channel.direct_opened", KindGroupCreated: "channel.group_created", KindMemberAdded: "channel.member_added",
 	KindMemberRemoved: "channel.member_removed", KindRoleChanged: "channel.role_changed", KindChannelRetention: "channel.retention_changed",
 	KindChannelAccess: "channel.access", KindAccountBlocked: "channel.account_blocked", KindAccountUnblocked: "channel.account_unblocked",
+	KindGroupOpened: "channel.group_opened", KindGenerationVoted: "channel.generation_voted",
 	KindAdminLogin: "admin.login", KindAdminAccess: "admin.access", KindInviteMinted: "admin.invite_minted", KindInviteUsed: "admin.invite_used",
 	KindInviteRevoked: "admin.invite_revoked", KindPolicyReplaced: "admin.policy_replaced", KindAuditExported: "admin.audit_exported",
 	KindAuditPruned: "admin.audit_pruned", KindSubjectResolved: "admin.subject_resolved", KindResetCodeMinted: "admin.reset_code_minted",

@@ -204,6 +204,16 @@ func GroupRefused(account, device, channel ids.ID, generation uint32, r Reason) 
 	return build(KindGroupCreated, Denied, r, ByAccount(account), account, Detail{FieldGeneration, uint64(generation)}).on(device, ids.ID{}).in(channel)
 }
 
+// GroupOpened is a channel of any number of accounts, made.
+func GroupOpened(account, device, channel ids.ID) Event {
+	return build(KindGroupOpened, Success, ReasonNone, ByAccount(account), account).on(device, ids.ID{}).in(channel)
+}
+
+// GenerationVoted is an account's vote for a channel's next generation.
+func GenerationVoted(account, device, channel ids.ID, generation uint32) Event {
+	return build(KindGenerationVoted, Success, ReasonNone, ByAccount(account), account, Detail{FieldGeneration, uint64(generation)}).on(device, ids.ID{}).in(channel)
+}
+
 // MemberAdded is an account that came into a channel.
 func MemberAdded(by By, member, channel ids.ID) Event {
 	return build(KindMemberAdded, Success, ReasonNone, by, member).in(channel)

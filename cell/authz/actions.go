@@ -20,11 +20,14 @@ const (
 	ReadOwnData                  // Export one's own account.
 	ManageKeys                   // Upload and count one's own KeyPackages.
 	ClaimKeys                    // Take others' KeyPackages.
-	OpenChannel                  // Open a direct channel, and make its group.
-	Send                         // Send to a channel.
+	ManageContacts               // List those who want to write, accept and block them.
+	OpenChannel                  // Open a channel, make its group, or vote for a new one.
+	ReadChannels                 // See one's channels, their members, and what joining takes.
+	ManageChannel                // Ask for a change of a channel: what it takes there is ChangeChannel.
+	Send                         // Send messages, Commits and proposals to a channel.
 	Receive                      // Subscribe and acknowledge.
-	ChangeChannel                // Change a channel, and add members. No call does so yet.
-	RemoveMember                 // Remove another member from a channel. No call does so yet.
+	ChangeChannel                // By the role in the channel: change it, and add members.
+	RemoveMember                 // By the role in the channel: remove another member.
 	EnterAsAdmin                 // Show an admin's credential.
 	InviteAccounts               // Mint invitations.
 	ResetAccounts                // Mint codes by which an account starts over.
@@ -38,7 +41,7 @@ const (
 )
 
 var actionNames = [actions]string{"an unknown action", "greeting", "logging in", "changing the own account", "looking up accounts", "managing devices",
-	"exporting the own account", "managing KeyPackages", "claiming KeyPackages", "opening channels", "sending", "receiving", "changing channels",
+	"exporting the own account", "managing KeyPackages", "claiming KeyPackages", "managing contacts", "opening channels", "reading channels", "managing channels", "sending", "receiving", "changing channels",
 	"removing members", "logging in as an admin", "inviting", "resetting accounts", "inspecting accounts", "disabling accounts", "revoking devices of others",
 	"ending sessions of others", "deleting accounts of others", "exporting the audit log"}
 
@@ -67,7 +70,10 @@ var allowed = [actions]uint16{
 	ReadOwnData:    members,
 	ManageKeys:     members,
 	ClaimKeys:      members,
+	ManageContacts: members,
 	OpenChannel:    members,
+	ReadChannels:   members,
+	ManageChannel:  members,
 	Send:           members,
 	Receive:        members,
 	ChangeChannel:  1 << ChannelAdmin,
@@ -81,6 +87,15 @@ var allowed = [actions]uint16{
 	EndSessions:    1 << CellAdmin,
 	DeleteAccount:  1 << CellAdmin,
 	ExportAudit:    admins,
+}
+
+// inChannel are the roles that an account has in a channel.
+var inChannel = map[wire.ChannelRole]Role{wire.RoleMember: Member, wire.RoleModerator: Moderator, wire.RoleAdmin: ChannelAdmin}
+
+// AllowedIn reports whether the role that an account has in a channel allows an action there.
+func AllowedIn(r wire.ChannelRole, a Action) bool {
+	role, ok := inChannel[r]
+	return ok && a < actions && allowed[a]&(1<<role) != 0
 }
 
 // byMethod says what each call of the protocol is. One that is missing here is nobody's.
@@ -112,8 +127,20 @@ var byMethod = map[string]Action{
 	"uploadKeyPackages":  ManageKeys,
 	"keyPackageStatus":   ManageKeys,
 	"claimKeyPackages":   ClaimKeys,
+	"listContacts":       ManageContacts,
+	"acceptContact":      ManageContacts,
+	"blockAccount":       ManageContacts,
 	"openDm":             OpenChannel,
+	"openGroup":          OpenChannel,
 	"createGroup":        OpenChannel,
+	"voteGeneration":     OpenChannel,
+	"getChannel":         ReadChannels,
+	"listChannels":       ReadChannels,
+	"getGroupInfo":       ReadChannels,
+	"setRole":            ManageChannel,
+	"setRetention":       ManageChannel,
+	"commit":             Send,
+	"propose":            Send,
 	"enqueue":            Send,
 	"subscribe":          Receive,
 	"ack":                Receive,
@@ -145,8 +172,26 @@ func ObjectOf(r wire.Request) Object {
 		return Object{Account: r.AccountID}
 	case *wire.CreateGroupRequest:
 		return Object{Channel: r.ChannelID}
+	case *wire.VoteGenerationRequest:
+		return Object{Channel: r.ChannelID}
+	case *wire.GetChannelRequest:
+		return Object{Channel: r.ChannelID}
+	case *wire.GetGroupInfoRequest:
+		return Object{Channel: r.ChannelID}
+	case *wire.SetRoleRequest:
+		return Object{Account: r.AccountID, Channel: r.ChannelID}
+	case *wire.SetRetentionRequest:
+		return Object{Channel: r.ChannelID}
+	case *wire.CommitRequest:
+		return Object{Channel: r.ChannelID}
+	case *wire.ProposeRequest:
+		return Object{Channel: r.ChannelID}
 	case *wire.EnqueueRequest:
 		return Object{Channel: r.ChannelID}
+	case *wire.AcceptContactRequest:
+		return Object{Account: r.AccountID}
+	case *wire.BlockAccountRequest:
+		return Object{Account: r.AccountID}
 	case *wire.RenameDeviceRequest:
 		return Object{Device: r.DeviceID}
 	case *wire.RevokeDeviceRequest:

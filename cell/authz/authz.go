@@ -15,7 +15,7 @@ import (
 // Role is what somebody is to a cell, or to a channel.
 type Role uint8
 
-// The roles. A channel's roles other than member are in the table and granted nowhere yet.
+// The roles. A connection's is one of the others; ChannelAdmin and Moderator are what an account is in a channel.
 const (
 	Stranger     Role = iota // A connection that nobody has authenticated.
 	Member                   // An account, by one of its devices.

@@ -23,7 +23,7 @@ func methods(t *testing.T) []string {
 		}
 		list = append(list, name)
 	}
-	if len(list) < 41 {
+	if len(list) < 53 {
 		t.Fatalf("the schema has %d calls: %q", len(list), list)
 	}
 	return list
@@ -61,7 +61,10 @@ ManageDevices      .       x        x           x         .        .
 ReadOwnData        .       x        x           x         .        .
 ManageKeys         .       x        x           x         .        .
 ClaimKeys          .       x        x           x         .        .
+ManageContacts     .       x        x           x         .        .
 OpenChannel        .       x        x           x         .        .
+ReadChannels       .       x        x           x         .        .
+ManageChannel      .       x        x           x         .        .
 Send               .       x        x           x         .        .
 Receive            .       x        x           x         .        .
 ChangeChannel      .       .        x           .         .        .
@@ -130,6 +133,18 @@ func TestAdminsAreNoMembers(t *testing.T) {
 	}
 }
 
+func TestRolesInAChannel(t *testing.T) {
+	t.Parallel()
+	for role, want := range map[wire.ChannelRole][2]bool{0: {}, wire.RoleMember: {}, wire.RoleModerator: {false, true}, wire.RoleAdmin: {true, true}, 9: {}} {
+		if got := [2]bool{AllowedIn(role, ChangeChannel), AllowedIn(role, RemoveMember)}; got != want {
+			t.Errorf("role %d: %v", role, got)
+		}
+		if AllowedIn(role, Unknown) || AllowedIn(role, actions) || AllowedIn(role, ExportAudit) {
+			t.Errorf("role %d may do anything", role)
+		}
+	}
+}
+
 func TestObjects(t *testing.T) {
 	t.Parallel()
 	a, d := ids.New(), ids.New()
@@ -140,6 +155,10 @@ func TestObjects(t *testing.T) {
 		{&wire.HelloRequest{}, Object{}}, {&wire.AckRequest{}, Object{}},
 		{&wire.GetAccountRequest{AccountID: a}, Object{Account: a}}, {&wire.ClaimKeyPackagesRequest{AccountID: a}, Object{Account: a}},
 		{&wire.OpenDMRequest{AccountID: a}, Object{Account: a}}, {&wire.CreateGroupRequest{ChannelID: a}, Object{Channel: a}},
+		{&wire.VoteGenerationRequest{ChannelID: a}, Object{Channel: a}}, {&wire.GetChannelRequest{ChannelID: a}, Object{Channel: a}},
+		{&wire.GetGroupInfoRequest{ChannelID: a}, Object{Channel: a}}, {&wire.SetRoleRequest{ChannelID: a, AccountID: d}, Object{Channel: a, Account: d}},
+		{&wire.SetRetentionRequest{ChannelID: a}, Object{Channel: a}}, {&wire.CommitRequest{ChannelID: a}, Object{Channel: a}}, {&wire.ProposeRequest{ChannelID: a}, Object{Channel: a}},
+		{&wire.AcceptContactRequest{AccountID: a}, Object{Account: a}}, {&wire.BlockAccountRequest{AccountID: a}, Object{Account: a}},
 		{&wire.EnqueueRequest{ChannelID: a}, Object{Channel: a}}, {&wire.RenameDeviceRequest{DeviceID: d}, Object{Device: d}},
 		{&wire.RevokeDeviceRequest{DeviceID: d}, Object{Device: d}}, {&wire.AdminGetAccountRequest{AccountID: a}, Object{Account: a}},
 		{&wire.AdminSetDisabledRequest{AccountID: a}, Object{Account: a}}, {&wire.AdminEndSessionsRequest{AccountID: a}, Object{Account: a}},

@@ -2,10 +2,12 @@ package delivery
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -27,12 +29,18 @@ type fakeStore struct {
 	mu       sync.Mutex
 	channels map[ids.ID][]*store.Message
 	cursors  map[ids.ID]map[ids.ID]uint64 // Device, channel: acknowledged.
-	seen     map[ids.ID]*store.Message    // By delivery id.
-	damaged  map[*store.Message]bool
-	expired  map[*store.Message]bool
-	away     bool
-	reads    int
-	batches  []int
+	until    map[ids.ID]map[ids.ID]uint64 // Device, channel: the last that it may read.
+	gaps     map[ids.ID]map[ids.ID][]uint64
+	// generation is the channels', where it matters.
+	generation uint32
+	numbers    map[ids.ID]uint64         // Of devices: how many subscriptions they have begun.
+	low        map[ids.ID]int            // Devices that run out of KeyPackages.
+	seen       map[ids.ID]*store.Message // By delivery id.
+	damaged    map[*store.Message]bool
+	expired    map[*store.Message]bool
+	away       bool
+	reads      int
+	batches    []int
 
 	// append, if set, runs before a batch is stored, without the lock; its error refuses the batch.
 	append func(ctx context.Context, batch []*store.Append) error
@@ -147,7 +155,7 @@ func (f *fakeStore) readCursors(device ids.ID) (list []store.Cursor, hook func()
 		return nil, nil, err
 	}
 	for channel, acked := range f.cursors[device] {
-		list = append(list, store.Cursor{ChannelID: channel, AckedSeq: acked, LastSeq: f.end(channel)})
+		list = append(list, store.Cursor{ChannelID: channel, AckedSeq: acked, LastSeq: f.end(channel), Until: f.until[device][channel], Generation: f.generation, Gaps: f.gaps[device][channel]})
 	}
 	slices.SortFunc(list, func(a, b store.Cursor) int {
 		if inbox := (b.ChannelID == device); inbox != (a.ChannelID == device) {
@@ -159,14 +167,58 @@ func (f *fakeStore) readCursors(device ids.ID) (list []store.Cursor, hook func()
 	return list, hook, nil
 }
 
+func (f *fakeStore) CursorOf(_ context.Context, device, channel ids.ID) (store.Cursor, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	acked, ok := f.cursors[device][channel]
+	if err := f.check(); err != nil || !ok {
+		return store.Cursor{}, cmp.Or(err, store.ErrNotFound)
+	}
+	return store.Cursor{ChannelID: channel, AckedSeq: acked, LastSeq: f.end(channel), Until: f.until[device][channel], Generation: f.generation, Gaps: f.gaps[device][channel]}, nil
+}
+
+func (f *fakeStore) LowKeyPackages(_ context.Context, devices []ids.ID) (map[ids.ID]store.KeyPackagesLeft, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	found := map[ids.ID]store.KeyPackagesLeft{}
+	for _, d := range devices {
+		if n, ok := f.low[d]; ok {
+			found[d] = store.KeyPackagesLeft{OneTime: n}
+		}
+	}
+	return found, f.check()
+}
+
 func (f *fakeStore) ChannelCounts(_ context.Context, devices []ids.ID) (map[ids.ID]int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	counts := map[ids.ID]int{}
 	for _, d := range devices {
-		counts[d] = len(f.cursors[d])
+		for channel, acked := range f.cursors[d] {
+			if until := f.until[d][channel]; until == 0 || acked < until {
+				counts[d]++
+			}
+		}
 	}
 	return counts, f.check()
+}
+
+func (f *fakeStore) BeginSubscription(_ context.Context, device ids.ID) (uint64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.numbers == nil {
+		f.numbers = map[ids.ID]uint64{}
+	}
+	if f.check() == nil {
+		f.numbers[device]++
+	}
+	return f.numbers[device], f.check()
+}
+
+func (f *fakeStore) Subscriptions(context.Context, []ids.ID) (map[ids.ID]uint64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.numbers), f.check()
 }
 
 func (f *fakeStore) LastSeqs(_ context.Context, channels []ids.ID) (map[ids.ID]uint64, error) {
@@ -284,11 +336,22 @@ type reader struct {
 	mu   sync.Mutex
 	got  []*wire.Delivery
 	mark []uint64 // Of CaughtUp: how many deliveries it counted.
+	gone []uint64 // Of Behind.
+	low  []int    // Of KeyPackagesLow.
 	gate chan struct{}
 }
 
 // subscribe starts a reader; with gated, each push waits for a value in gate.
 func (w *world) subscribe(device ids.ID, credit int, gated bool) *reader {
+	return w.reader(device, credit, gated, false)
+}
+
+// subscribeWith is subscribe of a client that knows notices, or does not.
+func (w *world) subscribeWith(device ids.ID, credit int, notices bool) *reader {
+	return w.reader(device, credit, false, notices)
+}
+
+func (w *world) reader(device ids.ID, credit int, gated, notices bool) *reader {
 	r := &reader{ended: make(chan error, 1)}
 	if gated {
 		r.gate = make(chan struct{})
@@ -297,6 +360,9 @@ func (w *world) subscribe(device ids.ID, credit int, gated bool) *reader {
 	r.cancel = cancel
 	w.ends = append(w.ends, cancel)
 	r.sub = w.hub.Subscribe(device, credit, r.push)
+	if notices {
+		r.sub.WithNotices()
+	}
 	w.all.Go(func() { r.ended <- r.sub.Run(ctx) })
 	return r
 }
@@ -316,6 +382,10 @@ func (r *reader) push(ctx context.Context, p wire.Push) error {
 		r.got = append(r.got, p)
 	case *wire.CaughtUp:
 		r.mark = append(r.mark, p.Deliveries)
+	case *wire.Behind:
+		r.gone = append(r.gone, p.Seq)
+	case *wire.KeyPackagesLow:
+		r.low = append(r.low, int(p.OneTime))
 	}
 	return nil
 }

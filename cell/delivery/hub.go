@@ -17,8 +17,11 @@ const (
 	pollEvery     = time.Second      // How late a message stored by another replica is noticed at the latest.
 	recountEvery  = 15 * time.Second // How late a channel that a device began to read elsewhere is.
 	pollChannels  = 1000             // Channels, or devices, per statement.
+	pollAtOnce    = 2 * pollChannels // So many channels are polled each time; of more, where wake-ups work, a part.
+	pollParts     = 15               // The most parts: how many times pollEvery a channel is noticed at the latest then.
 	pollPatience  = 5 * time.Second  // For one statement.
 	ackFlushEvery = 50 * time.Millisecond
+	acksWaiting   = 1 << 18 // Cursors to be written, while the database is away; for what comes on top devices are sent again what they had.
 )
 
 // Hub knows the subscribed devices of this process and which channels they follow. It is safe for concurrent use.
@@ -29,6 +32,10 @@ type Hub struct {
 	metrics *telemetry.Metrics
 	log     *slog.Logger
 	now     func() time.Time
+	wakeups *Wakeups      // Nil: other processes find out by polling alone.
+	pollNow chan struct{} // One token: wake-ups may have been missed.
+
+	pollTurn int // Of Run's goroutine.
 
 	mu        sync.Mutex
 	devices   map[ids.ID]*Subscription
@@ -44,7 +51,32 @@ type ackKey struct{ device, channel ids.ID }
 // NewHub returns a Hub; Run keeps it going.
 func NewHub(s Store, m *telemetry.Metrics, log *slog.Logger, now func() time.Time) *Hub {
 	return &Hub{store: s, metrics: m, log: log, now: now, devices: map[ids.ID]*Subscription{},
-		followers: map[ids.ID]map[*Subscription]struct{}{}, acks: map[ackKey]uint64{}}
+		followers: map[ids.ID]map[*Subscription]struct{}{}, acks: map[ackKey]uint64{}, pollNow: make(chan struct{}, 1)}
+}
+
+// UseWakeups has other processes told of what this one announces, and this one listen to them. Call it before
+// anything else, and run what it returns.
+func (h *Hub) UseWakeups(bus Bus) *Wakeups {
+	h.wakeups = NewWakeups(bus, h.metrics, h.log, h.now, h.askPoll)
+	h.wakeups.On(WakeupChannel, h.grown)
+	h.wakeups.On(WakeupDevice, h.replaced)
+	return h.wakeups
+}
+
+func (h *Hub) askPoll() {
+	select {
+	case h.pollNow <- struct{}{}:
+	default:
+	}
+}
+
+// grown takes another process's word that a channel reaches to seq.
+func (h *Hub) grown(channel ids.ID, seq uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s := range h.followers[channel] {
+		s.behind(channel, seq)
+	}
 }
 
 // Run writes acknowledgements down and looks for what other replicas stored, until ctx ends; then it writes the
@@ -62,16 +94,28 @@ func (h *Hub) Run(ctx context.Context) {
 		case <-flush.C:
 			h.flushAcks(ctx)
 		case <-poll.C:
-			h.poll(ctx)
+			h.pollPart(ctx)
+			h.findLow(ctx)
+			if h.wakeups == nil || !h.wakeups.Working() {
+				h.findReplaced(ctx)
+			}
 			h.release()
+		case <-h.pollNow:
+			h.poll(ctx)
 		case <-recount.C:
 			h.recount(ctx)
+			h.findReplaced(ctx)
 		}
 	}
 }
 
-// Announce hands stored messages to the subscriptions that follow their channels.
+// Announce hands stored messages to the subscriptions that follow their channels, and has other processes told.
 func (h *Hub) Announce(messages []*store.Message) {
+	if h.wakeups != nil {
+		for _, m := range messages {
+			h.wakeups.Tell(WakeupChannel, m.ChannelID, m.Seq)
+		}
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, m := range messages {
@@ -81,14 +125,14 @@ func (h *Hub) Announce(messages []*store.Message) {
 	}
 }
 
-// Follow lets the devices among the subscribed ones read channel from where their cursors stand, unless they read it
-// already.
-func (h *Hub) Follow(channel ids.ID, devices []ids.ID) {
+// Follow lets the devices among the subscribed ones read channel from after, unless they read it already.
+func (h *Hub) Follow(channel ids.ID, after uint64, devices []ids.ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, d := range devices {
 		if s, ok := h.devices[d]; ok {
-			s.follow(channel)
+			s.follow(channel, after)
+			s.signal()
 		}
 	}
 }
@@ -159,7 +203,13 @@ func (h *Hub) acknowledge(device, channel ids.ID, seq uint64) {
 	h.ackMu.Lock()
 	defer h.ackMu.Unlock()
 	key := ackKey{device, channel}
-	h.acks[key] = max(h.acks[key], seq)
+	before, there := h.acks[key]
+	if !there && len(h.acks) >= acksWaiting {
+		h.metrics.AcksDropped.Inc()
+		return
+	}
+	h.acks[key] = max(before, seq)
+	h.metrics.AcksWaiting.Set(float64(len(h.acks)))
 }
 
 // takeAcks returns the noted cursors and forgets them.
@@ -171,6 +221,7 @@ func (h *Hub) takeAcks() map[ackKey]uint64 {
 	}
 	noted := h.acks
 	h.acks = make(map[ackKey]uint64, len(noted))
+	h.metrics.AcksWaiting.Set(0)
 	return noted
 }
 
@@ -196,11 +247,27 @@ func (h *Hub) flushAcks(ctx context.Context) {
 	}
 }
 
+// pollPart polls all channels, or of very many, which processes tell each other of, those whose turn it is.
+func (h *Hub) pollPart(ctx context.Context) {
+	channels := h.followed()
+	parts := 1
+	if h.wakeups != nil && h.wakeups.Working() {
+		parts = min(1+len(channels)/pollAtOnce, pollParts)
+	}
+	h.pollTurn++
+	h.pollThese(ctx, slices.DeleteFunc(channels, func(id ids.ID) bool { return (int(id[0])<<8+int(id[1])+h.pollTurn)%parts != 0 }))
+}
+
 // poll finds channels that have grown without this process hearing of it.
-func (h *Hub) poll(ctx context.Context) {
+func (h *Hub) poll(ctx context.Context) { h.pollThese(ctx, h.followed()) }
+
+func (h *Hub) followed() []ids.ID {
 	h.mu.Lock()
-	channels := slices.Collect(maps.Keys(h.followers))
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	return slices.Collect(maps.Keys(h.followers))
+}
+
+func (h *Hub) pollThese(ctx context.Context, channels []ids.ID) {
 	seqs, err := h.lastSeqs(ctx, channels)
 	if err != nil {
 		h.log.WarnContext(ctx, "polling channels failed", "error", err)
@@ -219,8 +286,8 @@ func (h *Hub) lastSeqs(ctx context.Context, channels []ids.ID) (map[ids.ID]uint6
 	return inParts(ctx, channels, h.store.LastSeqs)
 }
 
-// recount finds devices that have begun to read a channel without this process hearing of it: their own connection
-// to another replica created its group.
+// recount finds devices that have begun to read a channel, or do so again, without this process hearing of it: their own
+// connection to another replica created its group, or joined it.
 func (h *Hub) recount(ctx context.Context) {
 	h.mu.Lock()
 	devices := slices.Collect(maps.Keys(h.devices))
@@ -232,7 +299,7 @@ func (h *Hub) recount(ctx context.Context) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for d, n := range counts {
-		if s, ok := h.devices[d]; ok && n > len(s.channels()) {
+		if s, ok := h.devices[d]; ok && n > s.open() {
 			s.askReload()
 		}
 	}

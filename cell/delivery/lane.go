@@ -11,7 +11,6 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"quicproquo.dev/cell/store"
@@ -25,6 +24,7 @@ const (
 	laneBytes      = 64 << 20 // Their payload.
 	batchMessages  = 512      // Messages per commit.
 	batchBytes     = 8 << 20  // Their payload, unless the first alone is larger.
+	crowd          = 32       // Messages of one half from which on it does not wait for the other's commit.
 	commitPatience = 10 * time.Second
 	closePatience  = 10 * time.Second // For everything that was taken, when the process ends.
 	busyRetry      = 200 * time.Millisecond
@@ -35,13 +35,21 @@ type Store interface {
 	AppendBatch(ctx context.Context, batch []*store.Append) error
 	ReadMessages(ctx context.Context, channel ids.ID, after uint64, limit, maxBytes int, now time.Time) ([]*store.Message, error)
 	Cursors(ctx context.Context, device ids.ID) ([]store.Cursor, error)
+	CursorOf(ctx context.Context, device, channel ids.ID) (store.Cursor, error)
+	LowKeyPackages(ctx context.Context, devices []ids.ID) (map[ids.ID]store.KeyPackagesLeft, error)
 	ChannelCounts(ctx context.Context, devices []ids.ID) (map[ids.ID]int, error)
+	BeginSubscription(ctx context.Context, device ids.ID) (uint64, error)
+	Subscriptions(ctx context.Context, devices []ids.ID) (map[ids.ID]uint64, error)
 	LastSeqs(ctx context.Context, channels []ids.ID) (map[ids.ID]uint64, error)
 	Acknowledge(ctx context.Context, acks []store.Ack) error
 }
 
 // Lane stores messages by group commit: whatever arrives while a commit runs goes into the next one together. There
 // is one per process.
+//
+// Channels are divided into two halves. While little is waiting, commits follow each other and take what there is of
+// both: each commit costs, whatever its size. Where many wait, each half commits by itself: one is stored while the
+// other waits for the disk. A half's messages are stored in the order in which they came, always.
 type Lane struct {
 	store   Store
 	metrics *telemetry.Metrics
@@ -49,13 +57,36 @@ type Lane struct {
 	now     func() time.Time
 	stored  func([]*store.Message)
 
-	in      chan *submission
-	bytes   atomic.Int64
+	halves  [2]half
+	calm    turn // Held through a commit that takes what there is of both halves; before half.turn.
+	share   *share
 	mu      sync.RWMutex // Between Submit and Close.
 	closed  bool
-	done    chan struct{}
+	running sync.WaitGroup
 	giveUp  context.CancelFunc
 	ongoing context.Context // Of every commit; ends when Close has waited long enough.
+}
+
+// half is of the channels.
+type half struct {
+	in   chan *submission
+	wake chan struct{} // One token: in has content.
+	turn turn          // Held from before messages are taken out until they are stored and answered.
+}
+
+// turn is a lock: a mutex, but for synctest, whose time goes on while somebody waits for it.
+type turn chan struct{}
+
+func (t turn) take() { t <- struct{}{} }
+func (t turn) give() { <-t }
+
+func (t turn) tryTake() bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+		return false
+	}
 }
 
 type submission struct {
@@ -66,13 +97,18 @@ type submission struct {
 // NewLane starts a Lane. stored is called after each commit with the messages that are new, in order, before their
 // senders are answered.
 func NewLane(s Store, m *telemetry.Metrics, log *slog.Logger, now func() time.Time, stored func([]*store.Message)) *Lane {
-	l := &Lane{store: s, metrics: m, log: log, now: now, stored: stored, in: make(chan *submission, laneDepth), done: make(chan struct{})}
+	l := &Lane{share: newShare(laneDepth, laneBytes, m.EnqueueQueueBytes), store: s, metrics: m, log: log, now: now, stored: stored, calm: make(turn, 1)}
 	l.ongoing, l.giveUp = context.WithCancel(context.Background())
-	go l.run()
+	for i := range l.halves {
+		l.halves[i] = half{make(chan *submission, laneDepth), make(chan struct{}, 1), make(turn, 1)}
+	}
+	for i := range l.halves {
+		l.running.Go(func() { l.run(&l.halves[i], &l.halves[1-i]) })
+	}
 	return l
 }
 
-// Submit hands in a message. reply is called once, from the Lane's goroutine, and must not block. An error means
+// Submit hands in a message. reply is called once, from one of the Lane's goroutines, and must not block. An error means
 // that the message was not taken and reply will not be called.
 func (l *Lane) Submit(entry *store.Append, reply func(*store.Append, error)) error {
 	l.mu.RLock()
@@ -80,24 +116,29 @@ func (l *Lane) Submit(entry *store.Append, reply func(*store.Append, error)) err
 	if l.closed {
 		return wire.RetryAfterf(wire.CodeDraining, busyRetry, "this server is going away; connect again")
 	}
-	size := int64(len(entry.Message.Payload))
-	if l.bytes.Add(size) > laneBytes {
-		l.bytes.Add(-size)
-		return l.busy()
+	account, size := entry.Message.SenderAccount, int64(len(entry.Message.Payload))
+	if ok, full := l.share.take(account, size); !ok {
+		return l.busy(full)
 	}
 	l.metrics.EnqueueQueue.Inc()
+	h := &l.halves[entry.Message.ChannelID[ids.Size-1]%2] // Ids end at random.
 	select {
-	case l.in <- &submission{entry, reply}:
+	case h.in <- &submission{entry, reply}:
+		h.signal()
 		return nil
 	default:
 		l.metrics.EnqueueQueue.Dec()
-		l.bytes.Add(-size)
-		return l.busy()
+		l.share.give(account, size)
+		return l.busy(true)
 	}
 }
 
-func (l *Lane) busy() *wire.Error {
-	l.metrics.Busy.WithLabelValues("enqueue").Inc()
+func (l *Lane) busy(full bool) *wire.Error {
+	queue := "enqueue"
+	if !full {
+		queue = "enqueue_share"
+	}
+	l.metrics.Busy.WithLabelValues(queue).Inc()
 	return wire.RetryAfterf(wire.CodeBusy, busyRetry, "the cell is storing as much as it can; try again")
 }
 
@@ -106,34 +147,70 @@ func (l *Lane) Close() {
 	l.mu.Lock()
 	if !l.closed {
 		l.closed = true
-		close(l.in)
+		for i := range l.halves {
+			close(l.halves[i].wake)
+		}
 	}
 	l.mu.Unlock()
 	timer := time.AfterFunc(closePatience, l.giveUp)
 	defer timer.Stop()
-	<-l.done
+	l.running.Wait()
 	l.giveUp()
 }
 
-func (l *Lane) run() {
-	defer close(l.done)
-	var batch []*submission
-	for first := range l.in {
-		batch = l.gather(append(batch[:0], first))
-		l.commit(batch)
-		clear(batch)
+func (h *half) signal() {
+	select {
+	case h.wake <- struct{}{}:
+	default:
 	}
 }
 
-// gather takes what is waiting, within a batch's bounds.
-func (l *Lane) gather(batch []*submission) []*submission {
-	size := len(batch[0].entry.Message.Payload)
+// run stores one half's messages, and with them the other's, until the Lane is closed and nothing waits.
+func (l *Lane) run(own, other *half) {
+	var batch []*submission
+	for open := true; open; {
+		_, open = <-own.wake
+		for {
+			if batch = l.next(batch[:0], own, other); len(batch) == 0 {
+				break
+			}
+			clear(batch)
+		}
+	}
+}
+
+// next stores a batch and returns it; an empty one when nothing waits.
+func (l *Lane) next(batch []*submission, own, other *half) []*submission {
+	crowded := own.crowded()
+	if !crowded {
+		l.calm.take()
+		defer l.calm.give()
+		crowded = own.crowded() // Meanwhile.
+	}
+	own.turn.take()
+	defer own.turn.give()
+	batch = own.gather(batch)
+	if !crowded && other.turn.tryTake() {
+		defer other.turn.give()
+		batch = other.gather(batch)
+	}
+	if len(batch) > 0 {
+		l.commit(batch)
+	}
+	return batch
+}
+
+func (h *half) crowded() bool { return len(h.in) >= crowd }
+
+// gather takes what is waiting, within a batch's bounds. It needs h.turn.
+func (h *half) gather(batch []*submission) []*submission {
+	size := 0
+	for _, s := range batch {
+		size += len(s.entry.Message.Payload)
+	}
 	for len(batch) < batchMessages && size < batchBytes {
 		select {
-		case s, ok := <-l.in:
-			if !ok {
-				return batch
-			}
+		case s := <-h.in:
 			batch = append(batch, s)
 			size += len(s.entry.Message.Payload)
 		default:
@@ -191,7 +268,7 @@ func (l *Lane) settle(batch []*submission, err error) {
 	}
 	for _, s := range batch {
 		l.metrics.EnqueueQueue.Dec()
-		l.bytes.Add(-int64(len(s.entry.Message.Payload)))
+		l.share.give(s.entry.Message.SenderAccount, int64(len(s.entry.Message.Payload)))
 		l.answer(s, err)
 	}
 }

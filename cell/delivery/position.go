@@ -18,7 +18,11 @@ type position struct {
 	goal      uint64    // The channel's end when the subscription began.
 	unsure    bool      // There may be more than stored: read the database once.
 	heldUntil time.Time // A row after sent cannot be read; zero: all is well.
+	until     uint64    // The last that the device may read, which was removed from the group then; 0: no such end.
+	gaps      []uint64  // As store.Cursor has them.
 	pending   []flying
+
+	generation uint32 // Of the channel when until was read; 0: not known.
 }
 
 // flying is a delivery that is not acknowledged.
@@ -29,17 +33,61 @@ type flying struct {
 
 func (p *position) held() bool { return !p.heldUntil.IsZero() }
 
-func (p *position) mustRead() bool { return !p.held() && (p.unsure || p.stored > p.sent) }
+func (p *position) mustRead() bool {
+	return !p.held() && !p.ended() && (p.unsure || p.stored > p.sent)
+}
 
-// follow has a channel's cursor read, unless it is followed already.
-func (s *Subscription) follow(channel ids.ID) {
+// ended reports whether the device has been pushed all that it may read.
+func (p *position) ended() bool { return p.until > 0 && p.sent >= p.until }
+
+// pass notes that the channel was pushed, or needs none, up to a sequence, and passes over a gap there.
+func (p *position) pass(seq uint64) {
+	p.sent = max(p.sent, seq)
+	for i := 0; i+1 < len(p.gaps); i += 2 {
+		if p.gaps[i] <= p.sent {
+			p.sent = max(p.sent, p.gaps[i+1])
+		}
+	}
+}
+
+// gapOf returns the end of the gap that a sequence is in; 0: it is in none.
+func (p *position) gapOf(seq uint64) uint64 {
+	for i := 0; i+1 < len(p.gaps); i += 2 {
+		if p.gaps[i] < seq && seq <= p.gaps[i+1] {
+			return p.gaps[i+1]
+		}
+	}
+	return 0
+}
+
+// follow has a channel's cursor read, unless it is followed already. A device that was removed from a group, and
+// comes into it again, goes on behind after.
+func (s *Subscription) follow(channel ids.ID, after uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.positions[channel]; ok {
+	s.look(channel)
+	if p, ok := s.positions[channel]; ok {
+		if p.ended() {
+			p.until, p.stored, p.unsure = 0, max(p.stored, after), true
+			p.pass(after)
+		}
 		return
 	}
-	s.reload = true // Its cursor tells where it goes on: the device may have been in the channel before.
-	s.signal()
+	s.reload = true // Its cursor tells where it goes on: the device may have read the channel before, and not to here.
+}
+
+// look notes that a channel may have to be read. It needs s.mu.
+func (s *Subscription) look(channel ids.ID) { s.toLook[channel] = struct{}{} }
+
+// anyUnread reports whether any channel has to be read, and forgets those noted that have not. It needs s.mu.
+func (s *Subscription) anyUnread() bool {
+	for channel := range s.toLook {
+		if p, ok := s.positions[channel]; ok && p.mustRead() {
+			return true
+		}
+		delete(s.toLook, channel)
+	}
+	return false
 }
 
 // place needs s.mu.
@@ -61,11 +109,34 @@ func (s *Subscription) adopt(c store.Cursor) bool {
 	if !p.begun {
 		p.begun, p.sent = true, c.AckedSeq
 	}
+	p.bound(c)
 	p.stored = max(p.stored, c.LastSeq, p.sent)
+	s.look(c.ChannelID)
 	if !s.caughtUp {
 		p.goal = max(p.goal, c.LastSeq)
+		if p.until > 0 {
+			p.goal = min(p.goal, p.until)
+		}
 	}
 	return !known
+}
+
+// bound takes from a cursor up to where the device may read, or that it begins anew.
+func (p *position) bound(c store.Cursor) {
+	p.until, p.gaps, p.generation = c.Until, c.Gaps, max(p.generation, c.Generation)
+	p.pass(c.AckedSeq)
+}
+
+// rebound takes a channel's cursor as it is after a Commit that has removed devices. Without one the channel ends here.
+func (s *Subscription) rebound(channel ids.ID, c store.Cursor, none bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.positions[channel]
+	if none {
+		c.Until = max(p.sent, 1) // 0 is no end; and if the device reads nothing yet, the first can only be its removal.
+	}
+	p.bound(c)
+	s.look(channel)
 }
 
 // behind notes a channel's end as the database has it.
@@ -75,6 +146,7 @@ func (s *Subscription) behind(channel ids.ID, stored uint64) {
 	news := ok && stored > p.stored
 	if news {
 		p.stored = stored
+		s.look(channel)
 	}
 	s.mu.Unlock()
 	if news {
@@ -94,6 +166,7 @@ func (s *Subscription) post(m *store.Message) {
 			s.mailbox = append(s.mailbox, m)
 			s.mailboxSize += len(m.Payload)
 		default:
+			s.look(m.ChannelID)
 			s.hub.metrics.MailboxFull.Inc()
 		}
 	}
@@ -129,11 +202,24 @@ func (s *Subscription) channels() []ids.ID {
 	return slices.Clone(s.order)
 }
 
-func (s *Subscription) follows(channel ids.ID) bool {
+// reads reports whether a channel is followed, and not only up to where the device was removed from it.
+func (s *Subscription) reads(channel ids.ID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.positions[channel]
-	return ok
+	p, ok := s.positions[channel]
+	return ok && p.until == 0
+}
+
+// open counts the channels that are followed, and have not ended for the device.
+func (s *Subscription) open() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.positions {
+		if !p.ended() {
+			n++
+		}
+	}
+	return n
 }
 
 // next takes the mailbox's first message that is its channel's next. It reports when the database has to be read
@@ -147,23 +233,19 @@ func (s *Subscription) next() (m *store.Message, mustRead bool) {
 	for len(s.mailbox) > 0 {
 		m := s.mailbox[0]
 		p := s.positions[m.ChannelID]
-		if m.Seq > p.sent+1 && !p.held() {
+		if m.Seq > p.sent+1 && !p.held() && !p.ended() {
+			s.look(m.ChannelID)
 			return nil, true
 		}
 		s.mailbox[0] = nil
 		s.mailbox = s.mailbox[1:]
 		s.mailboxSize -= len(m.Payload)
-		if m.Seq == p.sent+1 && !p.held() {
+		if m.Seq == p.sent+1 && !p.held() && !p.ended() {
 			return m, false
 		}
 	}
 	s.mailbox = nil
-	for _, p := range s.positions {
-		if p.mustRead() {
-			return nil, true
-		}
-	}
-	return nil, false
+	return nil, s.anyUnread()
 }
 
 // unread returns a channel that has to be read, and its end as far as is known: the inbox before all others, since
@@ -171,6 +253,9 @@ func (s *Subscription) next() (m *store.Message, mustRead bool) {
 func (s *Subscription) unread() (channel ids.ID, after, end uint64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.anyUnread() {
+		return ids.ID{}, 0, 0, false
+	}
 	for i := range len(s.order) + 1 {
 		at := 0
 		if i > 0 {
@@ -189,12 +274,49 @@ func (s *Subscription) unread() (channel ids.ID, after, end uint64, ok bool) {
 	return ids.ID{}, 0, 0, false
 }
 
+// begins reports whether a message is of a later generation than the one for which it is known up to where the device may
+// read: it may have been left out of that.
+func (s *Subscription) begins(m *store.Message) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.positions[m.ChannelID]
+	known := p.generation
+	p.generation = max(known, m.Generation)
+	return m.ChannelID != s.device && known > 0 && m.Generation > known
+}
+
+// sentOf returns the sequence up to which a channel was pushed.
+func (s *Subscription) sentOf(channel ids.ID) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.positions[channel].sent
+}
+
+func (s *Subscription) hasEnded(channel ids.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.positions[channel].ended()
+}
+
+// mayRead reports whether a message is none that came after the device was removed, or before it came.
+func (s *Subscription) mayRead(m *store.Message) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.positions[m.ChannelID]
+	if p.until > 0 && m.Seq > p.until {
+		p.pass(p.until) // What came before has expired.
+		return false
+	}
+	p.pass(p.gapOf(m.Seq)) // Likewise.
+	return m.Seq > p.sent
+}
+
 // reachedGoals reports whether everything stored at the beginning has been pushed, except what is held back.
 func (s *Subscription) reachedGoals() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.positions {
-		if p.sent < p.goal && !p.held() {
+		if p.sent < p.goal && !p.held() && !p.ended() {
 			return false
 		}
 	}
@@ -204,8 +326,7 @@ func (s *Subscription) reachedGoals() bool {
 func (s *Subscription) skip(channel ids.ID, seq uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.positions[channel]
-	p.sent = max(p.sent, seq)
+	s.positions[channel].pass(seq)
 }
 
 // hold stops a channel and returns the sequence up to which it was pushed.
@@ -213,6 +334,9 @@ func (s *Subscription) hold(channel ids.ID, until time.Time) (after uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.positions[channel]
+	if !p.held() {
+		s.held++
+	}
 	p.heldUntil, p.unsure = until, true // When the time is over, look again.
 	return p.sent
 }
@@ -221,9 +345,13 @@ func (s *Subscription) hold(channel ids.ID, until time.Time) (after uint64) {
 func (s *Subscription) release(now time.Time) {
 	s.mu.Lock()
 	released := false
-	for _, p := range s.positions {
-		if p.held() && !now.Before(p.heldUntil) {
-			p.heldUntil, released = time.Time{}, true
+	if s.held > 0 {
+		for channel, p := range s.positions {
+			if p.held() && !now.Before(p.heldUntil) {
+				p.heldUntil, released = time.Time{}, true
+				s.held--
+				s.look(channel)
+			}
 		}
 	}
 	s.mu.Unlock()
@@ -242,7 +370,8 @@ func (s *Subscription) tryReserve(m *store.Message, size int) (prev uint64, ok b
 	s.inFlightSize += size
 	p := s.positions[m.ChannelID]
 	prev = p.prev
-	p.sent, p.prev, p.stored = m.Seq, m.Seq, max(p.stored, m.Seq)
+	p.prev, p.stored = m.Seq, max(p.stored, m.Seq)
+	p.pass(m.Seq)
 	p.pending = append(p.pending, flying{m.Seq, size})
 	return prev, true
 }

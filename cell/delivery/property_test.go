@@ -145,7 +145,7 @@ func (h *history) join(device ids.ID, here bool) {
 	welcome.Kind, welcome.AboutChannel = store.MessageWelcome, c
 	h.w.store.put(welcome)
 	if here {
-		h.w.hub.Follow(c, []ids.ID{device})
+		h.w.hub.Follow(c, 0, []ids.ID{device})
 		h.w.hub.Announce([]*store.Message{welcome})
 	}
 }

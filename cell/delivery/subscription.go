@@ -45,11 +45,18 @@ type Subscription struct {
 	caughtUp bool     // CaughtUp has been pushed.
 	unasked  []ids.ID // Channels that are followed, and whose end was not read since.
 
+	taking sync.Mutex // Held while the number is taken; before mu.
+
 	mu           sync.Mutex
+	number       uint64 // As the store counts the device's; 0: not known yet.
 	positions    map[ids.ID]*position
-	order        []ids.ID // Of positions: the inbox first, then as they came.
-	turn         int      // In order: where to look first for what is unread.
-	reload       bool     // The device may read channels that are not followed.
+	toLook       map[ids.ID]struct{}  // Among them are all that have to be read: a device may follow very many.
+	held         int                  // Of positions: how many are held back.
+	order        []ids.ID             // Of positions: the inbox first, then as they came.
+	turn         int                  // In order: where to look first for what is unread.
+	reload       bool                 // The device may read channels that are not followed.
+	low          *wire.KeyPackagesLow // To be told.
+	lowTold      bool                 // It was, or is about to be.
 	mailbox      []*store.Message
 	mailboxSize  int
 	inFlight     int
@@ -60,6 +67,7 @@ type Subscription struct {
 func (h *Hub) Subscribe(device ids.ID, credit int, push Pusher) *Subscription {
 	s := &Subscription{hub: h, device: device, credit: credit, push: push, wake: make(chan struct{}, 1), cancel: func(error) {}}
 	s.positions = map[ids.ID]*position{device: {}} // Where the inbox stands, its cursor will tell.
+	s.toLook = map[ids.ID]struct{}{}
 	s.order = []ids.ID{device}
 	return s
 }
@@ -67,7 +75,7 @@ func (h *Hub) Subscribe(device ids.ID, credit int, push Pusher) *Subscription {
 // WithNotices has notices pushed too, which are passed over otherwise. Call it before Run.
 func (s *Subscription) WithNotices() { s.noted = true }
 
-// Run pushes until ctx ends, the connection fails or a newer subscription takes over (ErrReplaced).
+// Run pushes until ctx ends, the connection fails or a newer subscription takes over, at whichever process (ErrReplaced).
 func (s *Subscription) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -85,6 +93,7 @@ func (s *Subscription) Run(ctx context.Context) error {
 
 // run returns when the context ends or a push fails: always with an error.
 func (s *Subscription) run(ctx context.Context) error {
+	s.begin(ctx)
 	if err := s.retry(ctx, s.load); err != nil {
 		return err
 	}
@@ -144,6 +153,9 @@ func (s *Subscription) load(ctx context.Context) error {
 // live pushes from the mailbox until something has to be read from the database.
 func (s *Subscription) live(ctx context.Context) error {
 	for {
+		if err := s.tellLow(ctx); err != nil {
+			return err
+		}
 		m, mustRead := s.next()
 		if mustRead {
 			return nil
@@ -207,6 +219,12 @@ func (s *Subscription) readOn(ctx context.Context, channel ids.ID, after, end ui
 		return err
 	}
 	for _, m := range page {
+		if err := s.tellBehind(ctx, channel, s.sentOf(channel), m.Seq-1); err != nil {
+			return err
+		}
+		if !s.mayRead(m) {
+			return nil
+		}
 		if err := s.deliver(ctx, m, "stored"); err != nil {
 			return err
 		}
@@ -216,8 +234,27 @@ func (s *Subscription) readOn(ctx context.Context, channel ids.ID, after, end ui
 		s.holdBack(ctx, channel, broken)
 	case len(page) == 0:
 		s.skip(channel, end) // The rest has expired.
+		return s.tellBehind(ctx, channel, after, end)
 	}
 	return nil
+}
+
+// tellBehind says that what comes after one sequence up to another is gone for the device. A Commit that removed it may
+// have been among that.
+func (s *Subscription) tellBehind(ctx context.Context, channel ids.ID, after, upTo uint64) error {
+	if upTo <= after {
+		return nil
+	}
+	if channel != s.device {
+		if err := s.retry(ctx, func(ctx context.Context) error { return s.reread(ctx, channel) }); err != nil {
+			return err
+		}
+	}
+	if !s.noted || s.hasEnded(channel) {
+		return nil
+	}
+	s.hub.metrics.DevicesBehind.Inc()
+	return s.push(ctx, &wire.Behind{ChannelID: channel, Seq: upTo})
 }
 
 // holdBack stops a channel before a row that cannot be read. To go on behind it would lose a message without anybody
@@ -234,6 +271,11 @@ func (s *Subscription) deliver(ctx context.Context, m *store.Message, path strin
 	if m.Kind == store.MessageNotice && !s.noted {
 		s.skip(m.ChannelID, m.Seq)
 		return nil
+	}
+	if s.begins(m) {
+		if err := s.retry(ctx, func(ctx context.Context) error { return s.reread(ctx, m.ChannelID) }); err != nil || !s.mayRead(m) {
+			return err
+		}
 	}
 	size := len(m.Payload)
 	if m.SenderID == s.device {
@@ -252,14 +294,38 @@ func (s *Subscription) deliver(ctx context.Context, m *store.Message, path strin
 	}
 	s.pushed++
 	s.hub.metrics.Deliveries.WithLabelValues(path).Inc()
-	if m.Kind == store.MessageWelcome && !s.follows(m.AboutChannel) {
-		s.askReload() // The Welcome was stored by another replica: its channel is new here.
+	switch {
+	case m.Kind == store.MessageWelcome && !s.reads(m.AboutChannel):
+		s.askReload() // The Welcome was stored by another replica: its channel is new here, or goes on.
+	case removes(m):
+		return s.retry(ctx, func(ctx context.Context) error { return s.reread(ctx, m.ChannelID) })
 	}
+	return nil
+}
+
+// removes reports whether a message is a Commit that has removed devices: perhaps this one.
+func removes(m *store.Message) bool {
+	return m.Kind == store.MessageCommit && m.AboutChannel == m.ChannelID
+}
+
+// reread asks up to where the device may read a channel.
+func (s *Subscription) reread(ctx context.Context, channel ids.ID) error {
+	c, err := s.hub.store.CursorOf(ctx, s.device, channel)
+	none := errors.Is(err, store.ErrNotFound)
+	if err != nil && !none {
+		return err
+	}
+	s.rebound(channel, c, none)
 	return nil
 }
 
 // reserve takes credit for a message, moves its channel's position and returns the sequence pushed before it.
 func (s *Subscription) reserve(ctx context.Context, m *store.Message, size int) (prev uint64, err error) {
+	if prev, ok := s.tryReserve(m, size); ok {
+		return prev, nil
+	}
+	s.hub.metrics.SubscriptionsPaused.Inc()
+	defer s.hub.metrics.SubscriptionsPaused.Dec()
 	for {
 		if prev, ok := s.tryReserve(m, size); ok {
 			return prev, nil
@@ -293,7 +359,11 @@ var kinds = map[store.MessageKind]wire.DeliveryKind{
 }
 
 func delivery(m *store.Message, prev uint64) *wire.Delivery {
+	about := m.AboutChannel
+	if m.Kind != store.MessageWelcome {
+		about = ids.ID{}
+	}
 	return &wire.Delivery{ChannelID: m.ChannelID, Seq: m.Seq, PrevSeq: prev, Kind: kinds[m.Kind], Generation: m.Generation,
 		SenderAccountID: m.SenderAccount, SenderDeviceID: m.SenderID, DeliveryID: m.DeliveryID,
-		AcceptedAt: m.AcceptedAt, Payload: m.Payload, AboutChannelID: m.AboutChannel}
+		AcceptedAt: m.AcceptedAt, Payload: m.Payload, AboutChannelID: about}
 }

@@ -407,7 +407,7 @@ func TestFollowFindsWhatWasWrittenBeforeIt(t *testing.T) {
 		synctest.Wait()
 		w.store.join(bob, id(10))
 		w.send(message(id(10), 1)) // Another member is quicker than the announcement of the channel.
-		w.hub.Follow(id(10), []ids.ID{bob, carol})
+		w.hub.Follow(id(10), 0, []ids.ID{bob, carol})
 		synctest.Wait()
 		wantSeqs(t, r, id(10), upTo(1, 1))
 	})
@@ -423,7 +423,7 @@ func TestFollowDoesNotSkipWhatWaits(t *testing.T) {
 		for range 3 {
 			w.send(message(c, 1))
 		}
-		w.hub.Follow(c, []ids.ID{bob}) // The channel's next generation begins after 3.
+		w.hub.Follow(c, 3, []ids.ID{bob}) // The channel's next generation begins after 3.
 		w.send(message(c, 1))
 		for range 5 {
 			synctest.Wait()
@@ -445,7 +445,7 @@ func TestAGenerationMadeWhileASubscriptionBeginsHidesNothing(t *testing.T) {
 		for range 3 {
 			w.store.put(message(c, 1))
 		}
-		w.store.cursorsRead = func() { w.hub.Follow(c, []ids.ID{bob}) }
+		w.store.cursorsRead = func() { w.hub.Follow(c, 3, []ids.ID{bob}) }
 		r := w.subscribe(bob, 256, false)
 		synctest.Wait()
 		wantSeqs(t, r, c, upTo(1, 3))

@@ -554,13 +554,15 @@ func TestAFloodLeavesNothingBehind(t *testing.T) {
 		t.Error("nobody was refused")
 	}
 	must(t, hello(stream))
-	after, grown := c.settled(t)
-	if after > goroutines+5 {
-		t.Errorf("%d goroutines, before %d", after, goroutines)
+	const most = 2 << 20
+	var after int
+	var grown uint64
+	for range 20 { // What a busy machine has not come to yet is no leak.
+		if after, grown = c.settled(t); after <= goroutines+5 && grown <= heap+most {
+			return
+		}
 	}
-	if grown > heap+2<<20 {
-		t.Errorf("%d KiB more are in use", (grown-heap)>>10)
-	}
+	t.Errorf("%d goroutines, before %d; %d KiB are in use, before %d", after, goroutines, grown>>10, heap>>10)
 }
 
 // settled waits until one connection is left, and counts.

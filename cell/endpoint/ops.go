@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -12,7 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Ops is the HTTP port for the cluster's own eyes: /livez, /readyz, /metrics, /policy.
+// Ops is the HTTP port for the cluster's own eyes: /livez, /readyz, /metrics, /policy, /durability.
 type Ops struct {
 	listener net.Listener
 	server   *http.Server
@@ -25,6 +26,8 @@ type Probes struct {
 	Ready func() error
 	// PolicyHash is the hash of the policy in use.
 	PolicyHash func() string
+	// Durability is what the database does for a commit, as JSON. Nil: it is not asked for.
+	Durability func() any
 	Metrics    prometheus.Gatherer
 }
 
@@ -44,6 +47,14 @@ func ListenOps(address string, p Probes) (*Ops, error) {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /policy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, p.PolicyHash()) })
+	mux.HandleFunc("GET /durability", func(w http.ResponseWriter, r *http.Request) {
+		if p.Durability == nil {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(p.Durability()) // Whoever asked may be gone.
+	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(p.Metrics, promhttp.HandlerOpts{}))
 	o := &Ops{l, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}}

@@ -12,6 +12,7 @@ import (
 	"quicproquo.dev/cell/mlspolicy"
 	"quicproquo.dev/cell/policy"
 	"quicproquo.dev/cell/store"
+	"quicproquo.dev/schema/ids"
 	"quicproquo.dev/schema/wire"
 )
 
@@ -22,6 +23,13 @@ type Service struct {
 	now    func() time.Time
 	audit  audit.Sink // audit.Discard until Audit.
 }
+
+const (
+	// In an hour: claims of an account's KeyPackages by one other account, and by all others.
+	claimsPerClaimer = 60
+	claimsPerTarget  = 1200
+	claimRetry       = 5 * time.Minute
+)
 
 // New returns a Service.
 func New(s *store.Store, p func() *policy.Policy, now func() time.Time) *Service {
@@ -105,9 +113,18 @@ func (s *Service) Claim(ctx context.Context, p identity.Principal, r *wire.Claim
 			return nil, err
 		}
 	}
-	claimed, err := s.store.ClaimKeyPackages(ctx, p.DeviceID, r.RequestID, r.AccountID, p.DeviceID, s.now(), func(all []store.KeyPackage) audit.Event {
-		return claimEvent(p, r, all).At(s.now())
-	})
+	c := &store.Claim{Claimer: p.DeviceID, ClaimerAccount: p.AccountID, Request: r.RequestID, Account: r.AccountID, Low: store.FewKeyPackages(s.policy().MLS.MaxKeyPackagesPerDevice), At: s.now()}
+	if r.AccountID != p.AccountID {
+		if err := s.wanted(ctx, p, r.AccountID); err != nil {
+			return nil, err
+		}
+		c.PerClaimer, c.PerTarget = claimsPerClaimer, claimsPerTarget
+	}
+	claimed, err := s.store.ClaimKeyPackages(ctx, c, func(all []store.KeyPackage) audit.Event { return claimEvent(p, r, all).At(s.now()) })
+	if errors.Is(err, store.ErrClaimsTooMuch) {
+		s.audit.Tally(ctx, audit.ClaimRefused(p.AccountID, p.DeviceID, r.AccountID, audit.ReasonRateLimited).At(s.now()))
+		return nil, wire.RetryAfterf(wire.CodeRateLimited, claimRetry, "that account's KeyPackages were claimed too often in the last hour").With("limit", "claims")
+	}
 	if errors.Is(err, store.ErrExists) {
 		return nil, wire.Errorf(wire.CodeInvalidArgument, "that request id was used for another account; take a fresh one").With("field", "requestId")
 	}
@@ -123,6 +140,26 @@ func (s *Service) Claim(ctx context.Context, p identity.Principal, r *wire.Claim
 		out.Packages = append(out.Packages, wire.ClaimedKeyPackage{DeviceID: c.DeviceID, KeyPackage: c.Package, LastResort: c.LastResort})
 	}
 	return out, nil
+}
+
+// wanted checks that an account may have another's KeyPackages: one to whom it may write, or with whom it is in a group,
+// where both may make the next generation. Not one that blocks it.
+func (s *Service) wanted(ctx context.Context, p identity.Principal, other ids.ID) error {
+	rules := s.policy()
+	c, err := s.store.ContactOf(ctx, p.AccountID, other)
+	if err != nil || c.MayWrite(rules.Contacts == policy.ContactsRequest) {
+		return err
+	}
+	if !c.IsBlocks {
+		if share, err := s.store.ShareGroup(ctx, p.AccountID, other); err != nil || share {
+			return err
+		}
+	}
+	s.audit.Tally(ctx, audit.ClaimRefused(p.AccountID, p.DeviceID, other, audit.ReasonNotAuthorized).At(s.now()))
+	if rules.Contacts == policy.ContactsRequest {
+		return wire.Errorf(wire.CodeContactPending, "the other account has not accepted to be written to")
+	}
+	return wire.Errorf(wire.CodePermissionDenied, "the other account does not want to be written to")
 }
 
 func claimEvent(p identity.Principal, r *wire.ClaimKeyPackagesRequest, all []store.KeyPackage) audit.Event {

@@ -18,6 +18,7 @@ const (
 	ByAccount    = "account"
 	ByLogins     = "logins"
 	ByLookups    = "lookups"
+	ByChannel    = "channel"
 )
 
 // maxPause is the longest time for which a connection that does not heed refusals is not read.
@@ -60,6 +61,7 @@ var reasons = map[string]string{
 	ByAccount:    "too many requests of your account",
 	ByLogins:     "too many logins and signups from your address",
 	ByLookups:    "your account looks up too many others",
+	ByChannel:    "too many messages in this channel",
 }
 
 // roundUp makes a wait one that the wire can say, in whole milliseconds, and people can read.

@@ -11,7 +11,7 @@ type cost struct {
 const (
 	ackCost         = 0.1       // No more than a note in memory; a quick reader sends many.
 	keyPackageCost  = 0.25      // Two signatures to verify.
-	createGroupCost = 5         // A GroupInfo to verify as a joiner would, and rows for every member.
+	createGroupCost = 5         // A GroupInfo to verify as a joiner would, and rows for every member. A Commit is much the same.
 	tellingCost     = 5         // Rows for every device of everybody who is told.
 	inviteCost      = 0.25      // A row, and an event.
 	exportCost      = 5         // A quarter of a megabyte to read, and more to look at.
@@ -30,7 +30,8 @@ func costOf(r wire.Request) cost {
 	case *wire.RecoverRequest, *wire.StartDeviceLinkRequest, *wire.AdminAuthenticateRequest:
 		return cost{requests: 1, logins: 1}
 	case *wire.StartSessionRequest, *wire.RefreshSessionRequest, *wire.SetPasswordStartRequest, *wire.SetPasswordFinishRequest,
-		*wire.SetRecoveryCodesRequest, *wire.ResetAccountRequest, *wire.ClaimKeyPackagesRequest, *wire.ApproveDeviceLinkRequest:
+		*wire.SetRecoveryCodesRequest, *wire.ResetAccountRequest, *wire.ClaimKeyPackagesRequest, *wire.ApproveDeviceLinkRequest,
+		*wire.OpenGroupRequest, *wire.ProposeRequest, *wire.GetGroupInfoRequest:
 		return cost{requests: 2}
 	case *wire.FinishDeviceLinkRequest, *wire.RevokeDeviceRequest:
 		return cost{requests: tellingCost}
@@ -44,7 +45,7 @@ func costOf(r wire.Request) cost {
 		return cost{requests: 1, lookups: 1}
 	case *wire.UploadKeyPackagesRequest:
 		return cost{requests: 1 + keyPackageCost*float64(len(r.OneTime))}
-	case *wire.CreateGroupRequest:
+	case *wire.CreateGroupRequest, *wire.CommitRequest:
 		return cost{requests: createGroupCost}
 	case *wire.EnqueueRequest:
 		return cost{requests: 1 + float64(len(r.Payload)/bytesPerToken), deferred: true}

@@ -25,7 +25,8 @@ func TestTheDocumentSaysTheCosts(t *testing.T) {
 	for _, r := range []wire.Request{&wire.AckRequest{}, &wire.SignupStartRequest{}, &wire.LoginStartRequest{}, &wire.RecoverRequest{}, &wire.GetAccountRequest{},
 		&wire.SignupFinishRequest{}, &wire.StartSessionRequest{}, &wire.RefreshSessionRequest{}, &wire.SetPasswordStartRequest{}, &wire.SetPasswordFinishRequest{},
 		&wire.SetRecoveryCodesRequest{}, &wire.ResetAccountRequest{}, &wire.ClaimKeyPackagesRequest{}, &wire.UploadKeyPackagesRequest{},
-		&wire.CreateGroupRequest{}, &wire.EnqueueRequest{}, &wire.StartDeviceLinkRequest{}, &wire.ApproveDeviceLinkRequest{}, &wire.FinishDeviceLinkRequest{},
+		&wire.CreateGroupRequest{}, &wire.EnqueueRequest{}, &wire.CommitRequest{}, &wire.ProposeRequest{}, &wire.OpenGroupRequest{}, &wire.GetGroupInfoRequest{},
+		&wire.StartDeviceLinkRequest{}, &wire.ApproveDeviceLinkRequest{}, &wire.FinishDeviceLinkRequest{},
 		&wire.RevokeDeviceRequest{}, &wire.AdminAuthenticateRequest{}, &wire.AdminInviteRequest{},
 		&wire.AdminExportAuditRequest{}, &wire.AdminDeleteAccountRequest{}, &wire.DeleteAccountRequest{}, &wire.ExportAccountRequest{}} {
 		requests[r.Method()] = r

@@ -21,6 +21,7 @@ package limits
 
 import (
 	"context"
+	"hash/maphash"
 	"net/netip"
 	"sync"
 	"time"
@@ -42,12 +43,16 @@ type Limiter struct {
 	accounts  holders[ids.ID]
 	open      int // Places taken,
 	underway  int // and of those, handshakes that are not done.
+
+	channels channelBuckets
 }
 
 // New returns the limits of a process without connections. p is asked for each decision and must be quick; now must
 // not go backwards, as time.Now with its monotonic clock does not.
 func New(p func() *policy.Policy, now func() time.Time) *Limiter {
-	return &Limiter{policy: p, now: now, start: now(), audit: audit.Discard, addresses: newHolders[netip.Addr](), accounts: newHolders[ids.ID]()}
+	l := &Limiter{policy: p, now: now, start: now(), audit: audit.Discard, addresses: newHolders[netip.Addr](), accounts: newHolders[ids.ID]()}
+	l.channels.seed = maphash.MakeSeed()
+	return l
 }
 
 // Audit has refusals told to sink, those of a kind together. Call it before the Limiter is used.

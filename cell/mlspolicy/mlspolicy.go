@@ -125,6 +125,7 @@ type Group struct {
 	Epoch   uint64
 	Members []Member
 	Roots   map[ids.ID]ed25519.PublicKey // By account.
+	State   []byte                       // For OpenState.
 }
 
 // firstEpoch is the epoch of a group's creation: the creator adds everybody else in one Commit.
@@ -146,11 +147,16 @@ func GroupInfo(b []byte, channel ids.ID, generation uint32, most int) (*Group, e
 	if epoch := m.GroupInfo.Epoch(); epoch != firstEpoch {
 		return nil, wire.Errorf(wire.CodeInvalidMessage, "the GroupInfo is of epoch %d; a group is created at epoch %d, everybody added in one Commit", epoch, firstEpoch)
 	}
+	if _, ok := m.GroupInfo.ExternalPub(); !ok {
+		return nil, wire.Errorf(wire.CodeInvalidMessage, "the GroupInfo has no external_pub, by which members' further devices join")
+	}
 	v := &members{most: most, seen: map[ids.ID]ed25519.PublicKey{}, roots: map[ids.ID]ed25519.PublicKey{}}
-	if err := m.GroupInfo.Verify(nil, v); err != nil {
+	public, err := mls.NewPublicGroup(m.GroupInfo, nil, v)
+	if err != nil {
 		return nil, suiteOr(err, wire.CodeInvalidMessage)
 	}
-	return &Group{Epoch: m.GroupInfo.Epoch(), Members: v.list, Roots: v.roots}, nil
+	state, err := public.MarshalBinary()
+	return &Group{Epoch: m.GroupInfo.Epoch(), Members: v.list, Roots: v.roots, State: state}, err
 }
 
 // Welcome checks that b is a Welcome of the allowed suite.
@@ -165,20 +171,21 @@ func Welcome(b []byte) error {
 	return nil
 }
 
-// Application checks an application message of a channel's generation: only the header is readable.
-func Application(b []byte, channel ids.ID, generation uint32, delivery ids.ID) error {
+// Application checks an application message of a channel's generation, of which only the header is readable, and returns
+// its epoch.
+func Application(b []byte, channel ids.ID, generation uint32, delivery ids.ID) (epoch uint64, err error) {
 	m, err := mls.ParseMessage(b)
 	if err != nil {
-		return suiteOr(err, wire.CodeInvalidMessage)
+		return 0, suiteOr(err, wire.CodeInvalidMessage)
 	}
 	p := m.PrivateMessage
 	if p == nil || p.ContentType != mls.ContentApplication {
-		return wire.Errorf(wire.CodeInvalidMessage, "a channel takes application messages as PrivateMessage")
+		return 0, wire.Errorf(wire.CodeInvalidMessage, "a channel takes application messages as PrivateMessage")
 	}
 	if string(p.AuthenticatedData) != string(delivery[:]) {
-		return wire.Errorf(wire.CodeInvalidMessage, "the message's authenticated_data must be its delivery id")
+		return 0, wire.Errorf(wire.CodeInvalidMessage, "the message's authenticated_data must be its delivery id")
 	}
-	return inGroup(p.GroupID, channel, generation)
+	return p.Epoch, inGroup(p.GroupID, channel, generation)
 }
 
 func inGroup(groupID []byte, channel ids.ID, generation uint32) error {

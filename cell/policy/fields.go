@@ -53,6 +53,7 @@ func (p *Policy) fields() []field {
 		&number{"limits.requestBurst", &l.RequestBurst, 100, 1, 200_000},
 		&number{"limits.loginsPerMinute", &l.LoginsPerMinute, 60, 1, 600_000},
 		&number{"limits.lookupsPerMinute", &l.LookupsPerMinute, 60, 1, 600_000},
+		&number{"limits.messagesPerChannel", &l.MessagesPerChannel, 0, 0, 1_000_000},
 		&number{"limits.connectionsPerIP", &l.ConnectionsPerIP, 50, 1, 100_000},
 		&number{"limits.maxConnections", &l.MaxConnections, 10_000, 1, 1_000_000},
 		&number{"limits.handshakesBeforeRetry", &l.HandshakesBeforeRetry, 256, 1, 100_000},

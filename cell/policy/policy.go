@@ -95,6 +95,10 @@ type Limits struct {
 	// LookupsPerMinute is how many accounts one account may look up by name or
 	// id; a minute's worth may come at once. Default 60, 1 to 600000.
 	LookupsPerMinute int `json:"lookupsPerMinute"`
+	// MessagesPerChannel is how many messages a second one channel takes,
+	// whoever sends them; twice as many may come at once. Each pod counts by
+	// itself. 0 is four times RequestsPerSecond. Default 0, 0 to 1000000.
+	MessagesPerChannel int `json:"messagesPerChannel,omitempty"`
 	// ConnectionsPerIP is how many connections one client address may hold
 	// open to one pod; an IPv6 address counts by its /64. Twice as many may be
 	// made at once, and a fifth of them in each further second.

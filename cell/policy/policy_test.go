@@ -61,6 +61,7 @@ limits:
   requestBurst: 2
   loginsPerMinute: 7
   lookupsPerMinute: 8
+  messagesPerChannel: 11
   connectionsPerIP: 3
   maxConnections: 4
   handshakesBeforeRetry: 9
@@ -83,7 +84,7 @@ access:
 	}
 	want := Policy{
 		Version: Version, Contacts: ContactsRequest, Signup: SignupInvitation,
-		Limits: Limits{1, 2, 7, 8, 3, 4, 9, 16384, 5, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}},
+		Limits: Limits{1, 2, 7, 8, 11, 3, 4, 9, 16384, 5, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}},
 		Retention: Retention{Messages: Duration(90 * time.Minute), DedupWindow: Duration(2 * time.Hour),
 			Inbox: Duration(3 * time.Hour), Audit: Duration(25 * time.Hour)},
 		MLS:      MLS{[]string{SuiteX25519AES128}, Duration(4 * time.Hour), Duration(25 * time.Hour), 6},

@@ -13,6 +13,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"quicproquo.dev/cell/store"
 	"quicproquo.dev/internal/logging"
 )
 
@@ -29,6 +30,9 @@ type Config struct {
 	OpsListen string `json:"opsListen,omitempty"`
 	// DatabaseURIFile holds a PostgreSQL connection string. The environment variable QPQ_DATABASE_URI takes precedence.
 	DatabaseURIFile string `json:"databaseURIFile,omitempty"`
+	// DatabasePooling says what pools connections to the database: session (default; also for none) or transaction. Behind
+	// a pooler in transaction mode, nothing is kept in a session, and replicas hear of each other's messages by polling.
+	DatabasePooling store.Pooling `json:"databasePooling,omitempty"`
 	// KeysFile holds the cell's own keys.
 	KeysFile string `json:"keysFile"`
 	// PolicyFile is read anew when it changes.
@@ -101,6 +105,9 @@ func (c *Config) check() error {
 	}
 	if _, err := c.level(); err != nil {
 		errs = append(errs, err)
+	}
+	if p := c.DatabasePooling; p != "" && p != store.PoolingSession && p != store.PoolingTransaction {
+		errs = append(errs, fmt.Errorf("databasePooling: write %s or %s", store.PoolingSession, store.PoolingTransaction))
 	}
 	return errors.Join(errs...)
 }

@@ -12,12 +12,23 @@ import (
 	"quicproquo.dev/schema/wire"
 )
 
+// pushOf waits for the next push but KeyPackagesLow, which comes when the hub looks.
+func pushOf(p *celltest.Person) wire.Push {
+	for {
+		push := p.Conn.Push()
+		if _, low := push.(*wire.KeyPackagesLow); !low {
+			return push
+		}
+	}
+}
+
 // deliveryOf waits for the next Delivery and acknowledges it.
 func deliveryOf(t *testing.T, p *celltest.Person) *wire.Delivery {
 	t.Helper()
-	d, ok := p.Conn.Push().(*wire.Delivery)
+	push := pushOf(p)
+	d, ok := push.(*wire.Delivery)
 	if !ok {
-		t.Fatal("the push is no Delivery")
+		t.Fatalf("the push is no Delivery: %T %+v", push, push)
 	}
 	celltest.Must[*wire.Done](p.Conn, &wire.AckRequest{Acks: []wire.Ack{{ChannelID: d.ChannelID, Seq: d.Seq}}})
 	return d
@@ -30,7 +41,7 @@ func subscribe(t *testing.T, p *celltest.Person) {
 
 func caughtUp(t *testing.T, p *celltest.Person) {
 	t.Helper()
-	if push := p.Conn.Push(); !isCaughtUp(push) {
+	if push := pushOf(p); !isCaughtUp(push) {
 		t.Fatalf("want CaughtUp, got %T %+v", push, push)
 	}
 }

@@ -6,8 +6,11 @@ import (
 	"slices"
 	"time"
 
+	"quicproquo.dev/cell/channels"
 	"quicproquo.dev/cell/policy"
 	"quicproquo.dev/cell/revocation"
+	"quicproquo.dev/cell/store"
+	"quicproquo.dev/schema/ids"
 )
 
 const (
@@ -21,8 +24,12 @@ const (
 // prepare makes the partitions that messages and delivery ids need next under p. Without them nothing can be stored.
 func (s *Server) prepare(ctx context.Context, p *policy.Policy) error {
 	kept := p.Retention
+	own, err := s.store.Retentions(ctx)
+	if err != nil {
+		return err
+	}
 	return s.store.EnsurePartitions(ctx, time.Now(), partitionsAhead,
-		[]time.Duration{time.Duration(kept.Messages), time.Duration(kept.Inbox)}, time.Duration(kept.DedupWindow))
+		append(own, time.Duration(kept.Messages), time.Duration(kept.Inbox)), time.Duration(kept.DedupWindow))
 }
 
 // sweep removes what has expired. What cannot be removed now, because a backup reads it, waits.
@@ -32,8 +39,27 @@ func (s *Server) sweep(ctx context.Context) error {
 	if len(dropped) > 0 {
 		s.log.InfoContext(ctx, "expired partitions removed", "partitions", slices.Sorted(slices.Values(dropped)))
 	}
-	return errors.Join(err, s.store.SweepKeyPackages(ctx, now, now.Add(-claimsKept)), s.store.SweepSessions(ctx, now),
-		s.store.SweepRevocations(ctx, now.Add(-revocation.Kept)), s.store.SweepAuditKeys(ctx, now))
+	s.metrics.RemovalsWaiting.Set(0)
+	if errors.Is(err, store.ErrRemovalWaits) { // As it should while a backup runs: no failure.
+		s.metrics.RemovalsWaiting.Set(1)
+		s.log.InfoContext(ctx, "the removal of expired partitions waits for somebody who reads them, such as a backup", "reason", err)
+		err = nil
+	}
+	return errors.Join(err, s.store.SweepKeyPackages(ctx, now, now.Add(-claimsKept), store.FewKeyPackages(s.policy.current().MLS.MaxKeyPackagesPerDevice)), s.store.SweepSessions(ctx, now),
+		s.store.SweepGroups(ctx, now, now.Add(-channels.VoteLife)),
+		s.store.SweepRevocations(ctx, now.Add(-revocation.Kept)), s.store.SweepAuditKeys(ctx, now), s.forget(ctx))
+}
+
+// forget deletes messages that everybody has acknowledged, where none are kept longer, a bounded number at a time.
+func (s *Server) forget(ctx context.Context) error {
+	for after := (ids.ID{}); ctx.Err() == nil; {
+		last, more, err := s.store.PurgeAcknowledged(ctx, after, !s.policy.current().Retention.History)
+		if err != nil || !more {
+			return err
+		}
+		after = last
+	}
+	return nil
 }
 
 // maintain is one round of both.
@@ -131,7 +157,6 @@ func (s *Server) reloadPolicy(ctx context.Context) error {
 	s.policy.use(p)
 	s.metrics.PolicyReloads.WithLabelValues("ok").Inc()
 	s.log.InfoContext(ctx, "policy replaced", "policy", s.policy.hash())
-	s.noteUnserved(ctx)
 	return nil
 }
 
@@ -146,17 +171,6 @@ func (s *Server) reloadClients() error {
 		return nil
 	}
 	return s.clients.CAs.Reload()
-}
-
-// noteUnserved says what a policy asks for in vain.
-func (s *Server) noteUnserved(ctx context.Context) {
-	p := s.policy.current()
-	if p.Contacts != policy.ContactsOpen {
-		s.log.WarnContext(ctx, "this release does not enforce the policy's contacts: every account may open a direct channel to any other", "contacts", p.Contacts)
-	}
-	if !p.Retention.History {
-		s.log.WarnContext(ctx, "this release keeps messages for the policy's retention, also after every device has acknowledged them", "history", p.Retention.History)
-	}
 }
 
 // problem is what was wrong at the last look; it is logged and counted when it is another than before.

@@ -10,8 +10,7 @@ import (
 	"quicproquo.dev/schema/wire"
 )
 
-// Two servers over one database. That a subscription at one replica ends an older one at another is not done yet:
-// both go on, and the client that reads twice skips what it has handled.
+// Two servers over one database.
 
 // on reconnects a person at a replica.
 func on(c *celltest.Cell, p *celltest.Person) *celltest.Person {

@@ -44,11 +44,15 @@ type Server struct {
 	people  *identity.Service
 	lane    *delivery.Lane
 	hub     *delivery.Hub
+	wakeups *delivery.Wakeups
 	quic    *endpoint.QUIC
 	ops     *endpoint.Ops
 	cert    *endpoint.Certificate
 	clients endpoint.Clients
 	audit   *audit.Recorder // Nil until the log is open.
+
+	sealing    *store.Sealing
+	durability atomic.Pointer[store.Durability] // Nil until it was first checked.
 
 	reloading                                 sync.Mutex
 	policyProblem, certProblem, clientProblem problem
@@ -92,11 +96,18 @@ func (s *Server) start(ctx context.Context, release Release) error {
 	if s.store, err = openStore(ctx, s.config, cellKeys); err != nil {
 		return err
 	}
+	s.metrics.WatchDatabase(s.store.Stats)
 	if err := s.store.CheckCompatible(ctx); err != nil {
+		return err
+	}
+	if s.sealing, err = s.store.JoinSealing(ctx); err != nil {
 		return err
 	}
 	if err := s.openAudit(ctx, cellKeys); err != nil {
 		return err
+	}
+	if err := s.checkDurability(ctx); err != nil {
+		return fmt.Errorf("checking the database's durability settings: %w", err)
 	}
 	if err := s.prepare(ctx, s.policy.current()); err != nil {
 		return fmt.Errorf("preparing partitions: %w", err)
@@ -104,7 +115,6 @@ func (s *Server) start(ctx context.Context, release Release) error {
 	if err := errors.Join(s.recordKeys(ctx, keysOf(cellKeys)), s.recordPolicy(ctx, s.policy.current())); err != nil {
 		return fmt.Errorf("recording what the cell starts with: %w", err)
 	}
-	s.noteUnserved(ctx)
 	services, err := s.services(ctx, cellKeys, release)
 	if err != nil {
 		return err
@@ -126,7 +136,7 @@ func openStore(ctx context.Context, c *Config, k *cellkeys.Keys) (*store.Store, 
 	if err != nil {
 		return nil, err
 	}
-	st, err := store.Open(ctx, store.Options{URI: uri, Sealer: sealer})
+	st, err := store.Open(ctx, store.Options{URI: uri, Sealer: sealer, Pooling: c.DatabasePooling})
 	if errors.Is(err, store.ErrUnavailable) {
 		return nil, fmt.Errorf("%w; check the connection string and that PostgreSQL lets this server in", err)
 	}
@@ -154,6 +164,7 @@ func (s *Server) services(ctx context.Context, k *cellkeys.Keys, release Release
 	bounds := limits.New(s.policy.current, now)
 	bounds.Audit(s.audit)
 	s.hub = delivery.NewHub(s.store, s.metrics, s.log, now)
+	s.wakeups = s.hub.UseWakeups(s.store)
 	people.Connect(s.revoked, s.hub.Announce)
 	s.lane = delivery.NewLane(s.store, s.metrics, s.log, now, s.hub.Announce)
 	rooms := channels.New(s.store, s.policy.current, people.PrepareName, s.hub, now)
@@ -200,7 +211,7 @@ func (s *Server) listen(services *session.Services, k *cellkeys.Keys) error {
 	if s.quic, err = endpoint.Listen(s.config.Listen, s.cert, s.clients, endpoint.Keys{Reset: resetKey(k), Token: tokenKey(k)}, services); err != nil {
 		return err
 	}
-	s.ops, err = endpoint.ListenOps(s.config.OpsListen, endpoint.Probes{Ready: s.readiness, PolicyHash: s.policy.hash, Metrics: s.metrics.Registry})
+	s.ops, err = endpoint.ListenOps(s.config.OpsListen, endpoint.Probes{Ready: s.readiness, PolicyHash: s.policy.hash, Durability: s.durabilityNow, Metrics: s.metrics.Registry})
 	if err != nil {
 		return err
 	}
@@ -209,9 +220,12 @@ func (s *Server) listen(services *session.Services, k *cellkeys.Keys) error {
 	s.running.Go(func() { s.audit.Run(background) })
 	s.running.Go(func() { s.revoked.Run(background) })
 	s.running.Go(func() { s.hub.Run(background) })
+	s.running.Go(func() { s.wakeups.Run(background) })
 	s.running.Go(func() { s.people.RunDeletions(background) })
 	s.running.Go(func() { s.housekeep(background) })
 	s.running.Go(func() { s.watchDatabase(background) })
+	s.running.Go(func() { s.watchDurability(background) })
+	s.running.Go(func() { s.watchSealing(background) })
 	s.running.Go(func() { s.watchFiles(background) })
 	s.running.Go(func() { s.note(s.quic.Serve(background)) })
 	s.running.Go(func() { s.note(s.ops.Serve()) })
@@ -284,6 +298,9 @@ func (s *Server) abandon() {
 	}
 	if s.lane != nil {
 		s.lane.Close()
+	}
+	if s.sealing != nil {
+		s.sealing.Leave(context.Background())
 	}
 	if s.store != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), stopPatience)

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"quicproquo.dev/cell/channels"
 	"quicproquo.dev/cell/delivery"
 	"quicproquo.dev/cell/identity"
 	"quicproquo.dev/cell/mlspolicy"
@@ -82,6 +83,38 @@ func (s *Session) dispatchAs(p identity.Principal, request wire.Request, reply a
 	case *wire.CreateGroupRequest:
 		beside(s, reply, func(ctx context.Context) (*wire.CreateGroupResponse, error) { return s.Channels.CreateGroup(ctx, p, r) })
 	default:
+		s.dispatchGroups(p, request, reply)
+	}
+}
+
+// dispatchGroups runs what is about groups and contacts.
+func (s *Session) dispatchGroups(p identity.Principal, request wire.Request, reply answer) {
+	switch r := request.(type) {
+	case *wire.OpenGroupRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.Channel, error) { return s.Channels.OpenGroup(ctx, p, r) })
+	case *wire.GetChannelRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.ChannelDetails, error) { return s.Channels.GetChannel(ctx, p, r) })
+	case *wire.ListChannelsRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.ChannelList, error) { return s.Channels.ListChannels(ctx, p, r) })
+	case *wire.SetRoleRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.Done, error) { return s.Channels.SetRole(ctx, p, r) })
+	case *wire.SetRetentionRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.Done, error) { return s.Channels.SetRetention(ctx, p, r) })
+	case *wire.GetGroupInfoRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.ChannelGroupInfo, error) { return s.Channels.GetGroupInfo(ctx, p, r) })
+	case *wire.VoteGenerationRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.GenerationVotes, error) { return s.Channels.VoteGeneration(ctx, p, r) })
+	case *wire.CommitRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.CommitResponse, error) { return s.Channels.Commit(ctx, p, r) })
+	case *wire.ProposeRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.EnqueueResponse, error) { return s.Channels.Propose(ctx, p, r) })
+	case *wire.ListContactsRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.ContactList, error) { return s.Channels.ListContacts(ctx, p, r) })
+	case *wire.AcceptContactRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.Done, error) { return s.Channels.AcceptContact(ctx, p, r) })
+	case *wire.BlockAccountRequest:
+		beside(s, reply, func(ctx context.Context) (*wire.Done, error) { return s.Channels.BlockAccount(ctx, p, r) })
+	default:
 		reply(nil, wire.Errorf(wire.CodeUnknownMethod, "method %s is not served here", request.Method()))
 	}
 }
@@ -142,33 +175,49 @@ func (s *Session) enqueue(p identity.Principal, r *wire.EnqueueRequest, reply an
 	if err != nil {
 		return err
 	}
-	if err := mlspolicy.Application(r.Payload, r.ChannelID, r.Generation, r.DeliveryID); err != nil {
+	epoch, err := mlspolicy.Application(r.Payload, r.ChannelID, r.Generation, r.DeliveryID)
+	if err != nil {
 		return err
 	}
-	entry := &store.Append{IDTime: idTime, Admit: s.quota(r), Message: store.Message{ChannelID: r.ChannelID, Kind: store.MessageApplication,
-		Generation: r.Generation, SenderAccount: p.AccountID, SenderID: p.DeviceID, DeliveryID: r.DeliveryID,
+	admit, withdraw := s.quota(r)
+	entry := &store.Append{IDTime: idTime, Admit: admit, Withdraw: withdraw, Message: store.Message{ChannelID: r.ChannelID, Kind: store.MessageApplication,
+		Generation: r.Generation, Epoch: epoch, SenderAccount: p.AccountID, SenderID: p.DeviceID, DeliveryID: r.DeliveryID,
 		AcceptedAt: now, ExpiresAt: now.Add(time.Duration(rules.Retention.Messages)), Payload: r.Payload}}
-	return s.Lane.Submit(entry, func(a *store.Append, err error) { reply(enqueued(a, err)) })
+	return s.Lane.Submit(entry, func(a *store.Append, err error) { reply(s.enqueued(a, err)) })
 }
 
 // quota charges a message to its account once, when the store has found that it is no duplicate: a retry of what is
 // stored is answered, whatever was spent since.
-func (s *Session) quota(r *wire.EnqueueRequest) func() error {
+func (s *Session) quota(r *wire.EnqueueRequest) (admit func() error, withdraw func()) {
 	charged := false
-	return func() error {
+	admit = func() error {
 		if charged {
 			return nil
 		}
-		if v := s.limits.Quota(r); v.By != "" {
+		v := s.Limits.Message(r.ChannelID)
+		if v.By == "" {
+			if v = s.limits.Quota(r); v.By != "" {
+				s.Limits.WithdrawMessage(r.ChannelID) // What an account may not send takes nothing from the others.
+			}
+		}
+		if v.By != "" {
 			s.Metrics.Limited.WithLabelValues(v.By).Inc()
 			return v.Err()
 		}
 		charged = true
 		return nil
 	}
+	withdraw = func() {
+		if charged {
+			charged = false
+			s.limits.WithdrawQuota(r)
+			s.Limits.WithdrawMessage(r.ChannelID)
+		}
+	}
+	return admit, withdraw
 }
 
-func enqueued(a *store.Append, err error) (wire.Response, error) {
+func (s *Session) enqueued(a *store.Append, err error) (wire.Response, error) {
 	if err == nil {
 		err = a.Err
 	}
@@ -177,14 +226,10 @@ func enqueued(a *store.Append, err error) (wire.Response, error) {
 		return &wire.EnqueueResponse{Seq: a.Message.Seq, AcceptedAt: a.Message.AcceptedAt, Duplicate: a.Duplicate}, nil
 	case errors.Is(err, store.ErrNotFound):
 		return nil, wire.Errorf(wire.CodeNotFound, "there is no channel %s that this device may write to", a.Message.ChannelID)
-	case errors.Is(err, store.ErrClosed):
-		return nil, wire.Errorf(wire.CodeNotFound, "channel %s takes no messages any more: the account at its other end was deleted", a.Message.ChannelID).With("reason", "accountDeleted")
 	case errors.Is(err, store.ErrOtherGeneration):
 		return nil, wire.Errorf(wire.CodeEpochConflict, "the channel is at another generation than %d; catch up and encrypt again", a.Message.Generation)
-	case errors.Is(err, store.ErrDeliveryIDReused):
-		return nil, wire.Errorf(wire.CodeDeliveryIDReused, "delivery id %s was used for another message; take a fresh one", a.Message.DeliveryID)
 	}
-	return nil, err
+	return nil, channels.Refusal(err, s.Policy(), a.Message.ChannelID, a.Message.DeliveryID)
 }
 
 // subscribe starts the device's stream on this connection; it ends with the connection, or when a newer one starts.

@@ -210,9 +210,13 @@ func TestTheQuotaIsAskedAfterDedup(t *testing.T) {
 	v.open(t, windows{})
 	s := v.session(t)
 	m := &wire.EnqueueRequest{ChannelID: channel, Generation: 1, DeliveryID: ids.NewDelivery(time.Now()), Payload: make([]byte, 10)}
-	quota := s.quota(m)
+	another := func() error {
+		admit, _ := s.quota(m)
+		return admit()
+	}
+	quota, withdraw := s.quota(m)
 	for range 5 {
-		if err := s.quota(m)(); err != nil {
+		if err := another(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -228,8 +232,50 @@ func TestTheQuotaIsAskedAfterDedup(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.quota(m)(); !wire.HasCode(err, wire.CodeRateLimited) {
+	if err := another(); !wire.HasCode(err, wire.CodeRateLimited) {
 		t.Fatal("it was not charged at all")
+	}
+	withdraw() // It was no new one after all.
+	withdraw()
+	if err := another(); err != nil {
+		t.Fatalf("what it was charged was not given back: %v", err)
+	}
+	if err := another(); !wire.HasCode(err, wire.CodeRateLimited) {
+		t.Fatal("it was given back twice")
+	}
+}
+
+func TestWhatAnAccountMayNotSendTakesNothingFromItsChannel(t *testing.T) {
+	t.Parallel()
+	v := serve(t, limited(few))
+	v.open(t, windows{})
+	s := v.session(t)
+	ask := func(channel ids.ID) error {
+		admit, _ := s.quota(&wire.EnqueueRequest{ChannelID: channel, Generation: 1, DeliveryID: ids.NewDelivery(time.Now()), Payload: make([]byte, 10)})
+		return admit()
+	}
+	var err error
+	for err == nil { // Until the account has nothing left.
+		err = ask(ids.New())
+	}
+	busy := ids.New()
+	v.rules(func(p *policy.Limits) {
+		few(p)
+		p.MessagesPerChannel = 1 // Two at once.
+	})
+	for range 5 {
+		if err := ask(busy); !wire.HasCode(err, wire.CodeRateLimited) {
+			t.Fatalf("the account had something left: %v", err)
+		}
+	}
+	v.rules(func(p *policy.Limits) { p.MessagesPerChannel = 1 })
+	for range 2 {
+		if err := ask(busy); err != nil {
+			t.Fatalf("the channel was charged for what was refused: %v", err)
+		}
+	}
+	if err := ask(busy); !wire.HasCode(err, wire.CodeRateLimited) {
+		t.Fatalf("the channel has no limit: %v", err)
 	}
 }
 

@@ -126,11 +126,23 @@ type Keys interface {
 	Claim(ctx context.Context, p identity.Principal, r *wire.ClaimKeyPackagesRequest) (*wire.ClaimKeyPackagesResponse, error)
 }
 
-// Channels answers the calls of schema/channels.capnp: *channels.Service.
+// Channels answers the calls of schema/channels.capnp and contacts.capnp, and what changes MLS groups: *channels.Service.
 type Channels interface {
 	GetAccount(ctx context.Context, r *wire.GetAccountRequest) (*wire.Account, error)
 	OpenDM(ctx context.Context, p identity.Principal, r *wire.OpenDMRequest) (*wire.Channel, error)
 	CreateGroup(ctx context.Context, p identity.Principal, r *wire.CreateGroupRequest) (*wire.CreateGroupResponse, error)
+	OpenGroup(ctx context.Context, p identity.Principal, r *wire.OpenGroupRequest) (*wire.Channel, error)
+	GetChannel(ctx context.Context, p identity.Principal, r *wire.GetChannelRequest) (*wire.ChannelDetails, error)
+	ListChannels(ctx context.Context, p identity.Principal, r *wire.ListChannelsRequest) (*wire.ChannelList, error)
+	SetRole(ctx context.Context, p identity.Principal, r *wire.SetRoleRequest) (*wire.Done, error)
+	SetRetention(ctx context.Context, p identity.Principal, r *wire.SetRetentionRequest) (*wire.Done, error)
+	GetGroupInfo(ctx context.Context, p identity.Principal, r *wire.GetGroupInfoRequest) (*wire.ChannelGroupInfo, error)
+	VoteGeneration(ctx context.Context, p identity.Principal, r *wire.VoteGenerationRequest) (*wire.GenerationVotes, error)
+	Commit(ctx context.Context, p identity.Principal, r *wire.CommitRequest) (*wire.CommitResponse, error)
+	Propose(ctx context.Context, p identity.Principal, r *wire.ProposeRequest) (*wire.EnqueueResponse, error)
+	ListContacts(ctx context.Context, p identity.Principal, r *wire.ListContactsRequest) (*wire.ContactList, error)
+	AcceptContact(ctx context.Context, p identity.Principal, r *wire.AcceptContactRequest) (*wire.Done, error)
+	BlockAccount(ctx context.Context, p identity.Principal, r *wire.BlockAccountRequest) (*wire.Done, error)
 }
 
 // Revocations tells what is revoked: *revocation.Watcher.

@@ -191,6 +191,66 @@ func (s *stubs) OpenDM(context.Context, identity.Principal, *wire.OpenDMRequest)
 	return nil, errors.New("an error without a code")
 }
 
+func (s *stubs) OpenGroup(context.Context, identity.Principal, *wire.OpenGroupRequest) (*wire.Channel, error) {
+	s.calls.Add(1)
+	return &wire.Channel{ChannelID: channel, Kind: wire.ChannelGroup}, nil
+}
+
+func (s *stubs) GetChannel(context.Context, identity.Principal, *wire.GetChannelRequest) (*wire.ChannelDetails, error) {
+	s.calls.Add(1)
+	return nil, store.ErrNotFound
+}
+
+func (s *stubs) ListChannels(context.Context, identity.Principal, *wire.ListChannelsRequest) (*wire.ChannelList, error) {
+	s.calls.Add(1)
+	return &wire.ChannelList{}, nil
+}
+
+func (s *stubs) SetRole(context.Context, identity.Principal, *wire.SetRoleRequest) (*wire.Done, error) {
+	s.calls.Add(1)
+	return &wire.Done{}, nil
+}
+
+func (s *stubs) SetRetention(context.Context, identity.Principal, *wire.SetRetentionRequest) (*wire.Done, error) {
+	s.calls.Add(1)
+	return &wire.Done{}, nil
+}
+
+func (s *stubs) GetGroupInfo(context.Context, identity.Principal, *wire.GetGroupInfoRequest) (*wire.ChannelGroupInfo, error) {
+	s.calls.Add(1)
+	return nil, store.ErrNotFound
+}
+
+func (s *stubs) VoteGeneration(context.Context, identity.Principal, *wire.VoteGenerationRequest) (*wire.GenerationVotes, error) {
+	s.calls.Add(1)
+	return &wire.GenerationVotes{}, nil
+}
+
+func (s *stubs) Commit(context.Context, identity.Principal, *wire.CommitRequest) (*wire.CommitResponse, error) {
+	s.calls.Add(1)
+	return &wire.CommitResponse{}, nil
+}
+
+func (s *stubs) Propose(context.Context, identity.Principal, *wire.ProposeRequest) (*wire.EnqueueResponse, error) {
+	s.calls.Add(1)
+	return &wire.EnqueueResponse{}, nil
+}
+
+func (s *stubs) ListContacts(context.Context, identity.Principal, *wire.ListContactsRequest) (*wire.ContactList, error) {
+	s.calls.Add(1)
+	return &wire.ContactList{}, nil
+}
+
+func (s *stubs) AcceptContact(context.Context, identity.Principal, *wire.AcceptContactRequest) (*wire.Done, error) {
+	s.calls.Add(1)
+	return &wire.Done{}, nil
+}
+
+func (s *stubs) BlockAccount(context.Context, identity.Principal, *wire.BlockAccountRequest) (*wire.Done, error) {
+	s.calls.Add(1)
+	return &wire.Done{}, nil
+}
+
 func (s *stubs) CreateGroup(ctx context.Context, _ identity.Principal, _ *wire.CreateGroupRequest) (*wire.CreateGroupResponse, error) {
 	s.calls.Add(1)
 	if s.create != nil {
@@ -229,6 +289,18 @@ func (s *stubs) Cursors(_ context.Context, device ids.ID) ([]store.Cursor, error
 	defer s.mu.Unlock()
 	return []store.Cursor{{ChannelID: device}, {ChannelID: channel, LastSeq: uint64(len(s.stored))}}, nil
 }
+
+func (s *stubs) LowKeyPackages(context.Context, []ids.ID) (map[ids.ID]store.KeyPackagesLeft, error) {
+	return nil, nil
+}
+
+func (s *stubs) CursorOf(context.Context, ids.ID, ids.ID) (store.Cursor, error) {
+	return store.Cursor{}, nil
+}
+
+func (s *stubs) BeginSubscription(context.Context, ids.ID) (uint64, error) { return 1, nil }
+
+func (s *stubs) Subscriptions(context.Context, []ids.ID) (map[ids.ID]uint64, error) { return nil, nil }
 
 func (s *stubs) ChannelCounts(context.Context, []ids.ID) (map[ids.ID]int, error) { return nil, nil }
 

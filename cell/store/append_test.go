@@ -194,7 +194,7 @@ func TestAnEmptyClaimIsNotRemembered(t *testing.T) {
 	_, bob := person(t, s, "bob")
 	request := ids.New()
 	claim := func() []KeyPackage {
-		list, err := s.ClaimKeyPackages(t.Context(), bob.ID, request, a.ID, bob.ID, time.Now())
+		list, err := s.ClaimKeyPackages(t.Context(), &Claim{Claimer: bob.ID, Request: request, Account: a.ID, At: time.Now()})
 		must(t, err)
 		return list
 	}

@@ -205,7 +205,7 @@ func TestAServerWithARoleOfItsOwn(t *testing.T) {
 		`UPDATE audit_events SET body = body`, `DELETE FROM audit_events`, `TRUNCATE audit_events`, `ALTER TABLE audit_events DISABLE TRIGGER ALL`,
 		`DROP TRIGGER audit_refuse ON audit_events`, `DROP TABLE audit_events`, `ALTER TABLE audit_events RENAME TO x`, `SET session_replication_role = replica`,
 		`UPDATE audit_checkpoints SET body = body`, `DELETE FROM audit_checkpoints`, `DELETE FROM audit_checkpoint_heads`, `UPDATE audit_checkpoint_heads SET seq = 1`,
-		`INSERT INTO audit_prunings SELECT number, at, body, public_key, signature FROM audit_checkpoints LIMIT 1`, `UPDATE audit_subjects SET key_sealed = ''`,
+		`INSERT INTO audit_prunings SELECT number, at, body, public_key, signature FROM audit_checkpoints LIMIT 1`, `UPDATE audit_subjects SET ref_index = ''`,
 		`CREATE OR REPLACE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`, `UPDATE cell SET min_compatible = 1`,
 		`SET ROLE ` + pgtestUser(t, owner), `SET ROLE ` + strings.TrimSuffix(role, "server") + "owner",
 	} {
@@ -234,14 +234,14 @@ func serveAll(t *testing.T, s *Store) {
 	must(t, s.Acknowledge(t.Context(), []Ack{{bob.ID, channel, 1}}))
 	must(t, s.AddKeyPackages(t.Context(), alice.ID, []KeyPackage{{Ref: []byte("r"), InitKey: []byte("k"), ExpiresAt: time.Now().Add(time.Hour), Package: []byte("p")}}, 10, time.Now(),
 		audit.PackagesUploaded(alice.AccountID, alice.ID, 1, false)))
-	_, err := s.ClaimKeyPackages(t.Context(), bob.ID, ids.New(), alice.AccountID, bob.ID, time.Now(), func([]KeyPackage) audit.Event {
+	_, err := s.ClaimKeyPackages(t.Context(), &Claim{Claimer: bob.ID, Request: ids.New(), Account: alice.AccountID, At: time.Now()}, func([]KeyPackage) audit.Event {
 		return audit.PackagesClaimed(bob.AccountID, bob.ID, alice.AccountID, 1, 0)
 	})
 	must(t, err)
 	must(t, s.CreateSession(t.Context(), Session{ID: ids.New(), DeviceID: alice.ID, RefreshHash: []byte("h"), CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)},
 		audit.SessionStarted(alice.AccountID, alice.ID, ids.New())))
 	must(t, s.EraseAuditSubject(t.Context(), bob.AccountID))
-	must(t, s.SweepKeyPackages(t.Context(), time.Now(), time.Now()))
+	must(t, s.SweepKeyPackages(t.Context(), time.Now(), time.Now(), 1))
 	must(t, s.SweepSessions(t.Context(), time.Now()))
 	_, err = s.DropExpiredPartitions(t.Context(), time.Now().Add(3*day), fortnight)
 	must(t, err)

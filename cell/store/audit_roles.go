@@ -75,8 +75,8 @@ var auditGrants = map[string]string{
 	"audit_checkpoints":      "SELECT, INSERT",
 	"audit_checkpoint_heads": "SELECT, INSERT",
 	"audit_prunings":         "SELECT",
-	"audit_subjects":         "SELECT, INSERT, DELETE",
-	"audit_address_keys":     "SELECT, INSERT, DELETE",
+	"audit_subjects":         "SELECT, INSERT, DELETE, UPDATE (key_sealed)", // To seal it anew.
+	"audit_address_keys":     "SELECT, INSERT, DELETE, UPDATE (key_sealed)",
 	"goose_db_version":       "SELECT",
 	"cell":                   "SELECT",
 }

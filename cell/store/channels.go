@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -26,12 +28,28 @@ const (
 	ChannelInbox  ChannelKind = 3 // Of the device with the same id.
 )
 
-// Channel is a row of channels.
+// History is how long messages are kept that everybody has acknowledged.
+type History int16
+
+// The ways to keep them, as stored.
+const (
+	HistoryPolicy History = 0 // As the policy says.
+	HistoryOn     History = 1 // Until their retention is over.
+	HistoryOff    History = 2 // No longer.
+)
+
+// Channel is a row of channels, as an account sees it.
 type Channel struct {
 	ID         ids.ID
 	Kind       ChannelKind
 	Generation uint32
+	Epoch      uint64
 	LastSeq    uint64
+	Retention  time.Duration // 0: as the policy says.
+	History    History
+	Role       Role
+	Peer       ids.ID  // Of a direct channel: the other account.
+	Contact    Contact // With the peer.
 }
 
 // DirectChannel returns the one channel between two accounts and makes it when there is none; what events make of its
@@ -76,10 +94,12 @@ func bothThere(ctx context.Context, tx pgx.Tx, a, b ids.ID) error {
 }
 
 func (s *Store) directChannel(ctx context.Context, low, high ids.ID) (Channel, error) {
-	var c Channel
-	err := s.pool.QueryRow(ctx, `SELECT c.channel_id, c.kind, c.generation, c.last_seq FROM direct_channels d JOIN channels c USING (channel_id)
-		WHERE d.account_low = $1 AND d.account_high = $2`, low, high).Scan(&c.ID, &c.Kind, &c.Generation, &c.LastSeq)
-	return c, classify(err)
+	var id ids.ID
+	err := s.pool.QueryRow(ctx, `SELECT channel_id FROM direct_channels WHERE account_low = $1 AND account_high = $2`, low, high).Scan(&id)
+	if err != nil {
+		return Channel{}, classify(err)
+	}
+	return s.ChannelOf(ctx, low, id)
 }
 
 // ChannelMembers returns the accounts of a channel; ErrNotFound when there is no such channel.
@@ -97,19 +117,42 @@ func (s *Store) ChannelMembers(ctx context.Context, channel ids.ID) ([]ids.ID, e
 
 // Group is a new generation of a channel.
 type Group struct {
-	ChannelID  ids.ID
-	Generation uint32 // The channel's present one plus 1.
-	Epoch      uint64
-	GroupInfo  []byte
-	Creator    ids.ID    // Device.
-	Welcomes   []Message // In the inboxes of the other member devices; Seq is filled in.
-	At         time.Time
+	ChannelID      ids.ID
+	Generation     uint32 // The channel's present one plus 1.
+	Epoch          uint64
+	GroupInfo      []byte
+	State          []byte // Its public state; nil: it is what GroupInfo shows.
+	Creator        ids.ID // Device.
+	CreatorAccount ids.ID
+	Welcomes       []Message // In the inboxes of the other member devices; Seq is filled in.
+	At             time.Time
+
+	Base       *GroupHead // What it was judged by.
+	Accounts   []ids.ID   // Of a group channel: who is in it from now on.
+	VotesSince time.Time  // Votes from before count no more.
+}
+
+// QuorumError says that too few of a channel's accounts have voted for its next generation.
+type QuorumError struct{ Votes, Needed int }
+
+// Error implements error.
+func (e *QuorumError) Error() string {
+	return fmt.Sprintf("%d of the channel's accounts have voted for a new generation, it takes %d", e.Votes, e.Needed)
+}
+
+// Quorum is how many of a channel's accounts move it to its next generation: a majority, of a direct channel either one.
+func Quorum(kind ChannelKind, members int) int {
+	if kind == ChannelDirect {
+		return 1
+	}
+	return members/2 + 1
 }
 
 // CreateGroup makes a generation with its Welcomes and cursors, in one transaction, and returns the channel's last
 // sequence before the new generation. ErrConflict when the channel is no longer at the generation before; but the
 // winner who asks again, with the same GroupInfo, is answered as the first time, and its Welcomes keep Seq 0. The events
-// are stored with a generation that is made. ErrRevoked: one of the devices was revoked.
+// are stored with a generation that is made. ErrRevoked: one of the devices was revoked; *QuorumError: a generation after
+// the first is not wanted by enough, the creator's account counting as a vote; ErrMoved: g.Base is old.
 func (s *Store) CreateGroup(ctx context.Context, g *Group, events ...audit.Event) (start uint64, err error) {
 	err = s.audited(ctx, func(tx pgx.Tx, r *recording) error {
 		devices := append(inboxes(g.Welcomes), g.Creator) // Their inboxes have the same ids.
@@ -131,6 +174,9 @@ func (s *Store) CreateGroup(ctx context.Context, g *Group, events ...audit.Event
 			start, err = s.earlierCreation(ctx, tx, g)
 			return err
 		}
+		if err := g.judge(ctx, tx); err != nil {
+			return err
+		}
 		if err := allLive(ctx, tx, devices); err != nil { // Who revokes one holds its inbox.
 			return err
 		}
@@ -139,11 +185,7 @@ func (s *Store) CreateGroup(ctx context.Context, g *Group, events ...audit.Event
 			return err
 		}
 		var b pgx.Batch
-		b.Queue(`UPDATE channels SET generation = $2, epoch = $3 WHERE channel_id = $1`, g.ChannelID, g.Generation, g.Epoch)
-		b.Queue(`INSERT INTO groups (channel_id, generation, epoch, start_seq, group_info_sealed, creator_id, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-			g.ChannelID, g.Generation, g.Epoch, start, s.sealer.seal("groups.group_info", ids.GroupID(g.ChannelID, g.Generation), g.GroupInfo), g.Creator, utc(g.At))
-		b.Queue(`INSERT INTO cursors (device_id, channel_id, acked_seq) SELECT unnest($1::uuid[]), $2, $3 ON CONFLICT (device_id, channel_id) DO NOTHING`,
-			devices, g.ChannelID, start)
+		s.queueGroup(&b, g, start, devices)
 		queueHeads(&b, heads)
 		queueMessages(&b, g.Welcomes)
 		return r.send(ctx, &b, events...)
@@ -151,14 +193,51 @@ func (s *Store) CreateGroup(ctx context.Context, g *Group, events ...audit.Event
 	return start, err
 }
 
-// allLive checks that devices are not revoked.
-func allLive(ctx context.Context, tx pgx.Tx, devices []ids.ID) error {
-	var live int
-	err := tx.QueryRow(ctx, `SELECT count(*) FROM devices WHERE device_id = ANY ($1) AND revoked_at IS NULL`, devices).Scan(&live)
-	if err == nil && live != len(devices) {
-		err = ErrRevoked
+// judge looks again at what g was judged by, now that nobody can change it.
+func (g *Group) judge(ctx context.Context, tx pgx.Tx) error {
+	now := &GroupHead{ID: g.ChannelID}
+	if err := now.read(ctx, tx); err != nil {
+		return err
 	}
-	return err
+	if g.Base != nil && !maps.Equal(now.Members, g.Base.Members) {
+		return ErrMoved
+	}
+	if g.Generation == 1 {
+		return nil
+	}
+	votes, members, err := countVotes(ctx, tx, g.ChannelID, g.Generation, g.CreatorAccount, g.VotesSince)
+	if err != nil {
+		return err
+	}
+	if needed := Quorum(now.Kind, members); votes < needed {
+		return &QuorumError{votes, needed}
+	}
+	return nil
+}
+
+// queueGroup makes the generation the channel's own: what was of the one before ends with it.
+func (s *Store) queueGroup(b *pgx.Batch, g *Group, start uint64, devices []ids.ID) {
+	row := ids.GroupID(g.ChannelID, g.Generation)
+	var state []byte
+	if g.State != nil {
+		state = s.sealer.seal(statePlace, row, g.State)
+	}
+	b.Queue(`UPDATE channels SET generation = $2, epoch = $3, epoch_seq = $4, remove_first = NULL WHERE channel_id = $1`, g.ChannelID, g.Generation, g.Epoch, start)
+	b.Queue(`INSERT INTO groups (channel_id, generation, epoch, start_seq, group_info_sealed, creator_id, created_at, state_sealed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		g.ChannelID, g.Generation, g.Epoch, start, s.sealer.seal(infoPlace, row, g.GroupInfo), g.Creator, utc(g.At), state)
+	b.Queue(`DELETE FROM generation_votes WHERE channel_id = $1 AND generation <= $2`, g.ChannelID, g.Generation)
+	b.Queue(`WITH mine AS (SELECT device_id FROM cursors WHERE channel_id = $1 AND NOT device_id = ANY ($2) AND until_seq IS NULL ORDER BY device_id FOR NO KEY UPDATE)
+		UPDATE cursors k SET until_seq = $3 FROM mine WHERE k.device_id = mine.device_id AND k.channel_id = $1`, g.ChannelID, devices, start)
+	queueBegin(b, g.ChannelID, devices, start)
+	if g.Base == nil || g.Base.Kind != ChannelGroup {
+		b.Queue(`UPDATE channels c SET muted = (SELECT nullif(array_remove(ARRAY[CASE WHEN t.low_blocks THEN t.account_high END, CASE WHEN t.high_blocks THEN t.account_low END], NULL), '{}')
+			FROM direct_channels d JOIN contacts t USING (account_low, account_high) WHERE d.channel_id = c.channel_id) WHERE c.channel_id = $1`, g.ChannelID)
+		return
+	}
+	b.Queue(`DELETE FROM channel_members WHERE channel_id = $1 AND NOT account_id = ANY ($2)`, g.ChannelID, g.Accounts)
+	b.Queue(`INSERT INTO channel_members (channel_id, account_id, role, joined_at) SELECT $1, unnest($2::uuid[]), $3, $4 ON CONFLICT DO NOTHING`,
+		g.ChannelID, g.Accounts, RoleMember, utc(g.At))
+	queueSuccessor(b, g.ChannelID)
 }
 
 // earlierCreation answers a repeated creation, and tells it from one that lost.
@@ -173,7 +252,7 @@ func (s *Store) earlierCreation(ctx context.Context, tx pgx.Tx, g *Group) (start
 	if err != nil {
 		return 0, err
 	}
-	info, err := s.sealer.open("groups.group_info", ids.GroupID(g.ChannelID, g.Generation), sealed)
+	info, err := s.sealer.open(infoPlace, ids.GroupID(g.ChannelID, g.Generation), sealed)
 	if err != nil {
 		return 0, err
 	}

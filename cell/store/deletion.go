@@ -14,7 +14,8 @@ import (
 )
 
 // An account ends in two parts. BeginDeletion is one transaction, after which nobody can log in, refresh or be found
-// under the name, which is free, and what only the account's people could open is gone. What is left are ids and what
+// under the name, which is free, what only the account's people could open is gone, and groups with a device of it take
+// nothing but its removal. What is left are ids and what
 // hangs on them, of any amount: ContinueDeletion removes it in transactions of bounded size, each of which leaves a state
 // from which the next goes on, in this process or another. docs/privacy.md says for each table what becomes of its rows.
 
@@ -38,6 +39,10 @@ type Deletion struct {
 // BeginDeletion makes an account one that is being deleted. ErrNotFound: there is no such account; ErrChanged: the proof
 // holds no more.
 func (s *Store) BeginDeletion(ctx context.Context, d *Deletion) error {
+	return settled(func() error { return s.beginDeletion(ctx, d) })
+}
+
+func (s *Store) beginDeletion(ctx context.Context, d *Deletion) error {
 	return s.audited(ctx, func(tx pgx.Tx, r *recording) error {
 		name, err := s.lockToDelete(ctx, tx, d)
 		if err != nil {
@@ -47,7 +52,11 @@ func (s *Store) BeginDeletion(ctx context.Context, d *Deletion) error {
 		if err != nil {
 			return err
 		}
+		if err := lockEnding(ctx, tx, devices); err != nil {
+			return err
+		}
 		var b pgx.Batch
+		queueRemoveFirst(&b, devices...) // From now on: who leaves its channels later would come late.
 		if err := r.queue(ctx, &b, d.Event(len(devices))); err != nil {
 			return err
 		}
@@ -71,7 +80,7 @@ func (s *Store) BeginDeletion(ctx context.Context, d *Deletion) error {
 // lockToDelete locks an account that is whole still, and returns its name.
 func (s *Store) lockToDelete(ctx context.Context, tx pgx.Tx, d *Deletion) (name string, err error) {
 	var sealed []byte
-	err = tx.QueryRow(ctx, `SELECT name_sealed FROM accounts WHERE account_id = $1 AND deleting_at IS NULL FOR UPDATE`, d.Account).Scan(&sealed)
+	err = tx.QueryRow(ctx, `SELECT name_sealed FROM accounts WHERE account_id = $1 AND deleting_at IS NULL FOR NO KEY UPDATE`, d.Account).Scan(&sealed)
 	if err == nil && d.Proof != nil {
 		err = s.prove(ctx, tx, d.Account, *d.Proof, d.At)
 	}
@@ -163,7 +172,7 @@ type deleting struct {
 
 // lock keeps other processes out; mine is false when one is at it, or there is nothing to delete.
 func (d *deleting) lock(ctx context.Context) (mine bool, err error) {
-	tag, err := d.tx.Exec(ctx, `SELECT FROM accounts WHERE account_id = $1 AND deleting_at IS NOT NULL FOR UPDATE SKIP LOCKED`, d.account)
+	tag, err := d.tx.Exec(ctx, `SELECT FROM accounts WHERE account_id = $1 AND deleting_at IS NOT NULL FOR NO KEY UPDATE SKIP LOCKED`, d.account)
 	if err != nil || tag.RowsAffected() == 0 {
 		return false, err
 	}
@@ -182,9 +191,11 @@ func (d *deleting) step(ctx context.Context) (more bool, err error) {
 			return true, err
 		}
 	}
-	tag, err := d.tx.Exec(ctx, ofAccount, d.account, d.s.deletionRows)
-	if err != nil || tag.RowsAffected() > 0 {
-		return true, err
+	for _, sql := range ofAccount {
+		tag, err := d.tx.Exec(ctx, sql, d.account, d.s.deletionRows)
+		if err != nil || tag.RowsAffected() > 0 {
+			return true, err
+		}
 	}
 	return d.removeRows(ctx)
 }
@@ -203,8 +214,13 @@ var ofDevices = []string{
 	`UPDATE groups SET creator_id = NULL WHERE (channel_id, generation) IN (SELECT channel_id, generation FROM groups WHERE creator_id = ANY ($1) LIMIT $2)`,
 }
 
-// ofAccount removes what others have claimed of the account's KeyPackages: these name it.
-const ofAccount = `DELETE FROM key_package_claims WHERE (claimer_id, request_id) IN (SELECT claimer_id, request_id FROM key_package_claims WHERE account_id = $1 LIMIT $2)`
+// ofAccount removes what others have claimed of the account's KeyPackages, since these name it, and how it stands to others.
+var ofAccount = []string{
+	`DELETE FROM key_package_claims WHERE (claimer_id, request_id) IN (SELECT claimer_id, request_id FROM key_package_claims WHERE account_id = $1 LIMIT $2)`,
+	`WITH mine AS (SELECT account_low, account_high FROM contacts WHERE account_low = $1 OR account_high = $1 ORDER BY account_low, account_high LIMIT $2 FOR UPDATE)
+		DELETE FROM contacts t USING mine WHERE t.account_low = mine.account_low AND t.account_high = mine.account_high`,
+	`DELETE FROM generation_votes WHERE (channel_id, generation, account_id) IN (SELECT channel_id, generation, account_id FROM generation_votes WHERE account_id = $1 LIMIT $2)`,
+}
 
 // leaveChannels takes the account out of some of its channels, and tells the others. Of a channel between two, and where
 // nobody else is left, nothing is left but the messages, for who may read them still.
@@ -267,15 +283,19 @@ func (d *deleting) tell(b *pgx.Batch, heads map[ids.ID]*head, inboxes []ids.ID) 
 }
 
 func (d *deleting) queueLeaving(b *pgx.Batch, channels []ids.ID, until time.Time) {
-	b.Queue(`UPDATE channels c SET closed_until = CASE WHEN c.generation = 0 THEN $3 ELSE $4::timestamptz END WHERE c.channel_id = ANY ($1)
+	b.Queue(`UPDATE channels c SET closed_until = CASE WHEN c.generation = 0 THEN $3 ELSE $4::timestamptz END, remove_first = NULL, muted = NULL WHERE c.channel_id = ANY ($1)
 		AND (c.kind = $5 OR NOT EXISTS (SELECT FROM channel_members m WHERE m.channel_id = c.channel_id AND m.account_id <> $2))`,
 		channels, d.account, utc(d.notice.At), until, ChannelDirect)
+	queueRemoveFirstIn(b, channels, d.devices)
 	b.Queue(`DELETE FROM direct_channels WHERE channel_id = ANY ($1)`, channels)
 	b.Queue(`DELETE FROM groups g USING channels c WHERE g.channel_id = c.channel_id AND c.channel_id = ANY ($1) AND c.closed_until IS NOT NULL`, channels)
 	b.Queue(`UPDATE groups SET creator_id = NULL WHERE channel_id = ANY ($1) AND creator_id = ANY ($2)`, channels, d.devices)
 	b.Queue(`WITH mine AS (SELECT device_id, channel_id FROM cursors WHERE device_id = ANY ($2) AND channel_id = ANY ($1) ORDER BY device_id, channel_id FOR UPDATE)
 		DELETE FROM cursors k USING mine WHERE k.device_id = mine.device_id AND k.channel_id = mine.channel_id`, channels, d.devices)
 	b.Queue(`DELETE FROM channel_members WHERE channel_id = ANY ($1) AND account_id = $2`, channels, d.account)
+	for _, channel := range channels {
+		queueSuccessor(b, channel)
+	}
 	for _, device := range d.devices {
 		b.Queue(`INSERT INTO departed_senders (device_id, account_sealed, until) SELECT $1, $2, $3
 			WHERE EXISTS (SELECT FROM channels WHERE channel_id = ANY ($4) AND generation > 0) ON CONFLICT (device_id) DO NOTHING`,

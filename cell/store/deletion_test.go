@@ -58,6 +58,9 @@ func TestNothingIsLeftOfADeletedAccount(t *testing.T) {
 	s, peer, device, others := world(t)
 	s.deletionRows, s.deletionChannels = 3, 1 // Many steps.
 	l := live(t, s, "alice-of-the-test", peer, device, others)
+	_, err := s.pool.Exec(t.Context(), `UPDATE channels SET remove_first = ARRAY [$2::uuid] WHERE channel_id = $1`, l.direct, l.devices[1].ID)
+	must(t, err)
+	must(t, s.BlockContact(t.Context(), &ContactChange{Account: peer.ID, Other: l.account.ID, At: time.Now()}, true))
 	before := hits(t, s, l.needles)
 	fates := decided(t)
 	for _, column := range []string{"accounts.account_id", "accounts.name_index", "accounts.root_key", "accounts.skeleton_index", "devices.device_id", "devices.account_id",
@@ -66,10 +69,13 @@ func TestNothingIsLeftOfADeletedAccount(t *testing.T) {
 		"key_packages.ref", "key_packages.device_id", "key_packages.package", "key_packages_seen.ref", "key_packages_seen.init_key", "key_package_claims.claimer_id",
 		"key_package_claims.account_id", "key_package_claims.device_ids", "key_package_claims.packages", "channels.channel_id", "channel_members.account_id", "groups.creator_id",
 		"cursors.device_id", "cursors.channel_id", "messages.channel_id", "messages.sender_id", "delivery_ids.sender_id", "revocations.subject", "audit_subjects.account_id",
-		"audit_subjects.ref_index"} {
+		"audit_subjects.ref_index", "generation_votes.account_id", "contacts.asker", "channels.remove_first", "channels.muted"} {
 		if len(before[column]) == 0 {
 			t.Errorf("the test put nothing into %s", column)
 		}
+	}
+	if len(before["contacts.account_low"])+len(before["contacts.account_high"]) == 0 {
+		t.Error("the test put nothing into contacts")
 	}
 	if len(before["direct_channels.account_low"])+len(before["direct_channels.account_high"]) == 0 {
 		t.Error("the test put nothing into direct_channels")
@@ -91,13 +97,20 @@ func TestNothingIsLeftOfADeletedAccount(t *testing.T) {
 	}
 	left := hits(t, s, l.needles)
 	checkLeft(t, left)
-	want := []string{"departed_senders.device_id", "key_packages_seen.init_key", "key_packages_seen.ref", "messages.payload", "messages.sender_id", "revocations.subject"}
+	want := []string{"channels.remove_first", "departed_senders.device_id", "key_packages_seen.init_key", "key_packages_seen.ref", "messages.payload", "messages.sender_id", "revocations.subject"}
 	if got := slices.Sorted(maps.Keys(left)); !slices.Equal(got, want) {
 		t.Errorf("left is %q, want %q", left, want)
 	}
 	if list, err := s.Deletions(t.Context(), 10); err != nil || len(list) != 0 {
 		t.Errorf("still to do: %v, %v", list, err)
 	}
+	// Its leaf in a group of others stays until one of them commits its removal.
+	h, err := s.GroupHead(t.Context(), l.group)
+	must(t, err)
+	if !slices.Equal(h.RemoveFirst, []ids.ID{l.devices[0].ID}) || !maps.Equal(h.Members, map[ids.ID]Role{peer.ID: RoleAdmin}) {
+		t.Errorf("the group is to remove %v first, and has the members %v", h.RemoveFirst, h.Members)
+	}
+	must(t, s.StoreChange(t.Context(), change(t, s, l.group, device, nil, h.RemoveFirst)))
 	expire(t, s)
 	if left := hits(t, s, l.needles); len(left) != 0 {
 		t.Errorf("when all has expired, %q are left", left)
@@ -115,7 +128,7 @@ func expire(t *testing.T, s *Store) {
 	later := time.Now().Add(60 * day)
 	_, err := s.DropExpiredPartitions(t.Context(), later, fortnight)
 	must(t, err)
-	must(t, s.SweepKeyPackages(t.Context(), later, later))
+	must(t, s.SweepKeyPackages(t.Context(), later, later, 1))
 	must(t, s.SweepSessions(t.Context(), later))
 	must(t, s.SweepRevocations(t.Context(), later))
 	for more := true; more; {
@@ -178,7 +191,7 @@ func TestADeletedAccountIsOfNoUseAtOnce(t *testing.T) {
 	if err := s.AddKeyPackages(ctx, d.ID, nil, 10, now); !errors.Is(err, ErrRevoked) {
 		t.Errorf("KeyPackages: %v", err)
 	}
-	if list, err := s.ClaimKeyPackages(ctx, device.ID, ids.New(), id, device.ID, now); err != nil || len(list) != 0 {
+	if list, err := s.ClaimKeyPackages(ctx, &Claim{Claimer: device.ID, ClaimerAccount: id, Request: ids.New(), Account: id, At: now}); err != nil || len(list) != 0 {
 		t.Errorf("a claim: %d, %v", len(list), err)
 	}
 	var open int
@@ -246,7 +259,8 @@ func TestTheOtherSideOfADeletedAccount(t *testing.T) {
 	if notices != 1 {
 		t.Errorf("told %d times", notices)
 	}
-	late, again, group := message(l.direct, device, "after"), *first, message(l.group, device, "the group goes on")
+	must(t, s.StoreChange(ctx, change(t, s, l.group, device, nil, []ids.ID{l.devices[0].ID})))
+	late, again, group := message(l.direct, device, "after"), *first, epochMessage(l.group, device, 1)
 	again.Message.fingerprint = [fingerprintSize]byte{}
 	must(t, s.AppendBatch(ctx, []*Append{late, &again, group}))
 	if !errors.Is(late.Err, ErrClosed) || again.Err != nil || !again.Duplicate || group.Err != nil {

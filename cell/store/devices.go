@@ -120,15 +120,34 @@ func (s *Store) tellOfEnd(ctx context.Context, tx pgx.Tx, b *pgx.Batch, n *Notic
 	if err != nil {
 		return nil, err
 	}
-	if channels, err = channelsOf(ctx, tx, devices); err != nil {
-		return nil, err
+	return notices, allLocked(ctx, tx, heads, devices)
+}
+
+// lockEnding locks the inboxes and the channels of devices that end, as tellOfEnd does.
+func lockEnding(ctx context.Context, tx pgx.Tx, devices []ids.ID) error {
+	channels, err := channelsOf(ctx, tx, devices)
+	if err != nil {
+		return err
+	}
+	heads, err := lockHeads(ctx, tx, slices.Concat(devices, channels))
+	if err != nil {
+		return err
+	}
+	return allLocked(ctx, tx, heads, devices)
+}
+
+// allLocked reports errUnsettled if devices whose inboxes are locked have come into further channels before that.
+func allLocked(ctx context.Context, tx pgx.Tx, heads map[ids.ID]*head, devices []ids.ID) error {
+	channels, err := channelsOf(ctx, tx, devices)
+	if err != nil {
+		return err
 	}
 	for _, c := range channels {
 		if _, locked := heads[c]; !locked { // To lock it now, behind others, would be another order than everybody's.
-			return nil, errUnsettled
+			return errUnsettled
 		}
 	}
-	return notices, nil
+	return nil
 }
 
 func channelsOf(ctx context.Context, tx pgx.Tx, devices []ids.ID) ([]ids.ID, error) {
@@ -141,6 +160,7 @@ func channelsOf(ctx context.Context, tx pgx.Tx, devices []ids.ID) ([]ids.ID, err
 
 // queueRevokeDevices revokes devices whose inboxes and channels are locked.
 func queueRevokeDevices(b *pgx.Batch, devices []ids.ID, at time.Time) {
+	queueRemoveFirst(b, devices...)
 	b.Queue(`WITH gone AS (UPDATE devices SET revoked_at = $2 WHERE device_id = ANY ($1) AND revoked_at IS NULL RETURNING device_id)
 		INSERT INTO revocations (kind, subject, at) SELECT 2, device_id, $2 FROM gone`, devices, utc(at))
 	queueEndSessions(b, at, `device_id = ANY ($2)`, devices)

@@ -192,7 +192,7 @@ func TestARevokedDeviceHasNothingLeft(t *testing.T) {
 	}
 	must(t, s.AddKeyPackages(t.Context(), phone.ID, pack("phone"), 10, now))
 	must(t, s.AddKeyPackages(t.Context(), bobs.ID, pack("bob"), 10, now))
-	_, err := s.ClaimKeyPackages(t.Context(), phone.ID, ids.New(), bobs.AccountID, phone.ID, now)
+	_, err := s.ClaimKeyPackages(t.Context(), &Claim{Claimer: phone.ID, Request: ids.New(), Account: bobs.AccountID, At: now})
 	must(t, err)
 	if n := s.count(t, `SELECT count(*) FROM messages WHERE channel_id = $1`, phone.ID); n != 1 { // The laptop's arrival.
 		t.Errorf("%d notices for the phone", n)
@@ -253,8 +253,8 @@ func cannot(t *testing.T, s *Store, channel ids.ID, phone, bobs Device, pack []K
 		t.Errorf("it starts a session: %v", err)
 	}
 	for what, g := range map[string]*Group{
-		"it makes a group":     {ChannelID: channel, Generation: 2, Epoch: 1, GroupInfo: []byte("g"), Creator: phone.ID, At: time.Now()},
-		"it is put into a one": {ChannelID: channel, Generation: 2, Epoch: 1, GroupInfo: []byte("g"), Creator: bobs.ID, At: time.Now(), Welcomes: []Message{welcome(phone.ID, channel)}},
+		"it makes a group":     {ChannelID: channel, Generation: 2, Epoch: 1, GroupInfo: []byte("g"), Creator: phone.ID, CreatorAccount: phone.AccountID, At: time.Now()},
+		"it is put into a one": {ChannelID: channel, Generation: 2, Epoch: 1, GroupInfo: []byte("g"), Creator: bobs.ID, CreatorAccount: bobs.AccountID, At: time.Now(), Welcomes: []Message{welcome(phone.ID, channel)}},
 	} {
 		if _, err := s.CreateGroup(t.Context(), g); !errors.Is(err, ErrRevoked) {
 			t.Errorf("%s: %v", what, err)
@@ -300,7 +300,7 @@ func TestNothingIsStoredOfADeviceOnceItIsRevoked(t *testing.T) {
 		}
 		all.Go(func() {
 			sent.Wait()
-			g := &Group{ChannelID: channel, Generation: 2, Epoch: 1, GroupInfo: []byte("g"), Creator: bobs.ID, At: time.Now(), Welcomes: []Message{welcome(phone.ID, channel)}}
+			g := &Group{ChannelID: channel, Generation: 2, Epoch: 1, GroupInfo: []byte("g"), Creator: bobs.ID, CreatorAccount: bobs.AccountID, At: time.Now(), Welcomes: []Message{welcome(phone.ID, channel)}}
 			if _, err := s.CreateGroup(context.Background(), g); err != nil && !errors.Is(err, ErrRevoked) {
 				t.Error(err)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"quicproquo.dev/schema/ids"
 )
@@ -27,12 +28,16 @@ type Append struct {
 	// Admit is asked when the message is found to be new and would be stored; its error becomes Err. When the batch is
 	// tried again, so is Admit. Nil: it is stored.
 	Admit func() error
+	// Withdraw is called when Admit had let the message pass, and then it was found to be no new one after all. Nil:
+	// there is nothing to take back.
+	Withdraw func()
 
 	Duplicate bool
-	Err       error // ErrNotFound, ErrClosed, ErrOtherGeneration, ErrDeliveryIDReused or Admit's: this message was not stored.
+	Err       error // ErrNotFound, ErrClosed, ErrOtherGeneration, ErrDeliveryIDReused, ErrMuted, *EpochError, *RemoveFirstError or Admit's: this message was not stored.
 }
 
-// AppendBatch stores messages of any channels in one transaction and two round trips. An error means that nothing
+// AppendBatch stores messages of any channels in one transaction and at most three round trips, mostly one if they are
+// few and else two. An error means that nothing
 // was stored, as far as can be known; Append.Err concerns a single message. What it reports as stored is durable.
 func (s *Store) AppendBatch(ctx context.Context, batch []*Append) error {
 	conn, err := s.urgent.Acquire(ctx)
@@ -49,15 +54,21 @@ func (s *Store) AppendBatch(ctx context.Context, batch []*Append) error {
 		}
 	}()
 	t := &appendTx{batch: batch, conn: conn.Conn()}
-	if err := t.read(ctx); err != nil {
-		return classify(err)
+	stored, err := t.express(ctx, s)
+	if err == nil && !stored {
+		err = t.inTwo(ctx, s)
+	}
+	done = err == nil
+	return classify(err)
+}
+
+// inTwo reads what there is to know, decides, and writes.
+func (t *appendTx) inTwo(ctx context.Context, s *Store) error {
+	if err := t.read(ctx, s); err != nil {
+		return err
 	}
 	t.decide()
-	if err := t.write(ctx, s); err != nil {
-		return classify(err)
-	}
-	done = true
-	return nil
+	return t.write(ctx, s)
 }
 
 // deliveryKey is what a delivery id is unique within.
@@ -65,37 +76,28 @@ type deliveryKey struct{ sender, id ids.ID }
 
 // appendTx is one AppendBatch.
 type appendTx struct {
-	batch   []*Append
-	conn    *pgx.Conn
-	heads   map[ids.ID]*head
-	earlier map[deliveryKey]*Append // Already stored: Message.Seq, AcceptedAt and fingerprint.
-	members map[deliveryKey]bool    // (device, channel) pairs that exist.
-	fresh   []*Append
+	batch     []*Append
+	conn      *pgx.Conn
+	heads     map[ids.ID]*head
+	earlier   map[deliveryKey]*Append // Already stored: Message.Seq, AcceptedAt and fingerprint.
+	strangers map[deliveryKey]bool    // (device, channel) pairs without a cursor that grants the right to write.
+	fresh     []*Append
 }
 
-// read locks the heads, and then, seeing everything that was stored under earlier locks, reads the dedup rows and
-// the cursors that grant the right to write.
-func (t *appendTx) read(ctx context.Context) error {
-	var channels, chanOf, senders, deliveries []ids.ID
-	var times []time.Time
-	for _, a := range t.batch {
-		chanOf = append(chanOf, a.Message.ChannelID)
-		senders, deliveries, times = append(senders, a.Message.SenderID), append(deliveries, a.Message.DeliveryID), append(times, utc(a.IDTime))
-	}
-	channels = slices.Clone(chanOf)
-	slices.SortFunc(channels, ids.ID.Compare)
-	channels = slices.Compact(channels)
+// read locks the heads, and then, seeing everything that was stored under earlier locks, looks whose right to write is
+// missing and what delivery ids were used before.
+func (t *appendTx) read(ctx context.Context, s *Store) error {
 	var b pgx.Batch
 	b.Queue(begin)
-	b.Queue(lockHeadsSQL, channels)
-	b.Queue(`SELECT k.device_id, k.channel_id FROM cursors k JOIN (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[])) AS n (device_id, channel_id)
-		USING (device_id, channel_id)`, senders, chanOf)
-	b.Queue(`SELECT i.sender_id, i.delivery_id, i.seq, i.accepted_at, i.fingerprint FROM delivery_ids i
-		JOIN unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS n (sender_id, delivery_id, id_time) USING (sender_id, delivery_id, id_time)`, senders, deliveries, times)
+	settings := s.queueByIndex(&b)
+	b.Queue(lockHeadsSQL, t.channels())
+	t.queueExceptions(&b)
 	results := t.conn.SendBatch(ctx, &b)
 	defer results.Close() //nolint:errcheck // the last read returned the error.
-	if _, err := results.Exec(); err != nil {
-		return err
+	for range 1 + settings {
+		if _, err := results.Exec(); err != nil {
+			return err
+		}
 	}
 	rows, err := results.Query()
 	if err != nil {
@@ -104,40 +106,82 @@ func (t *appendTx) read(ctx context.Context) error {
 	if t.heads, err = collectHeads(rows); err != nil {
 		return err
 	}
-	if err := t.readMembers(results); err != nil {
-		return err
-	}
-	return t.readEarlier(results)
+	return t.readExceptions(results)
 }
 
-func (t *appendTx) readMembers(results pgx.BatchResults) error {
+// channels are those of the batch, in the order in which they are locked.
+func (t *appendTx) channels() []ids.ID {
+	all := make([]ids.ID, len(t.batch))
+	for i, a := range t.batch {
+		all[i] = a.Message.ChannelID
+	}
+	slices.SortFunc(all, ids.ID.Compare)
+	return slices.Compact(all)
+}
+
+// exceptionsSQL finds the messages whose sender may not write to the channel, and those whose delivery id was used
+// before; of all the others, which are nearly all, it returns nothing. Each costs two looks into an index. The span of
+// the ids' times, which says no more than the times themselves, is known before the first: other days' partitions are
+// left alone.
+const (
+	exceptionsSQL = `SELECT n.sender_id, n.channel_id, n.delivery_id, k.device_id IS NULL, coalesce(i.seq, 0), i.accepted_at, i.fingerprint
+	FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[]) AS n (sender_id, channel_id, delivery_id, id_time)` + exceptionsFrom + `$5 AND $6` + exceptionsWhere
+	exceptionsFrom = `
+	LEFT JOIN cursors k ON k.device_id = n.sender_id AND k.channel_id = n.channel_id AND k.until_seq IS NULL
+	LEFT JOIN LATERAL (SELECT d.seq, d.accepted_at, d.fingerprint FROM delivery_ids d
+		WHERE d.sender_id = n.sender_id AND d.delivery_id = n.delivery_id AND d.id_time = n.id_time AND d.id_time BETWEEN `
+	exceptionsWhere = ` OFFSET 0) AS i ON true WHERE k.device_id IS NULL OR i.seq IS NOT NULL`
+)
+
+func (t *appendTx) queueExceptions(b *pgx.Batch) {
+	n := len(t.batch)
+	senders, channels, deliveries := newColumn(pgtype.UUIDOID, n, ids.Size), newColumn(pgtype.UUIDOID, n, ids.Size), newColumn(pgtype.UUIDOID, n, ids.Size)
+	times := newColumn(pgtype.TimestamptzOID, n, timeSize)
+	for _, a := range t.batch {
+		m := &a.Message
+		senders.id(m.SenderID)
+		channels.id(m.ChannelID)
+		deliveries.id(m.DeliveryID)
+		times.time(a.IDTime)
+	}
+	first, last := t.span()
+	b.Queue(exceptionsSQL, senders, channels, deliveries, times, first, last)
+}
+
+// span is the first and the last of the delivery ids' times.
+func (t *appendTx) span() (first, last time.Time) {
+	first, last = t.batch[0].IDTime, t.batch[0].IDTime
+	for _, a := range t.batch {
+		if a.IDTime.Before(first) {
+			first = a.IDTime
+		}
+		if a.IDTime.After(last) {
+			last = a.IDTime
+		}
+	}
+	return utc(first), utc(last)
+}
+
+func (t *appendTx) readExceptions(results pgx.BatchResults) error {
 	rows, err := results.Query()
 	if err != nil {
 		return err
 	}
-	t.members = map[deliveryKey]bool{}
-	var device, channel ids.ID
-	_, err = pgx.ForEachRow(rows, []any{&device, &channel}, func() error {
-		t.members[deliveryKey{device, channel}] = true
-		return nil
-	})
-	return err
-}
-
-func (t *appendTx) readEarlier(results pgx.BatchResults) error {
-	rows, err := results.Query()
-	if err != nil {
-		return err
-	}
-	t.earlier = map[deliveryKey]*Append{}
-	var key deliveryKey
+	t.earlier, t.strangers = make(map[deliveryKey]*Append, len(t.batch)), map[deliveryKey]bool{}
+	var sender, channel, delivery ids.ID
+	var stranger bool
 	var seq uint64
-	var accepted time.Time
+	var accepted *time.Time
 	var fingerprint []byte
-	_, err = pgx.ForEachRow(rows, []any{&key.sender, &key.id, &seq, &accepted, &fingerprint}, func() error {
-		a := &Append{Message: Message{Seq: seq, AcceptedAt: accepted}}
-		copy(a.Message.fingerprint[:], fingerprint)
-		t.earlier[key] = a
+	_, err = pgx.ForEachRow(rows, []any{&sender, &channel, &delivery, &stranger, &seq, &accepted, &fingerprint}, func() error {
+		if stranger {
+			t.strangers[deliveryKey{sender, channel}] = true
+		}
+		if seq > 0 {
+			a := &Append{Message: Message{Seq: seq, AcceptedAt: *accepted}}
+			copy(a.Message.fingerprint[:], fingerprint)
+			t.earlier[deliveryKey{sender, delivery}] = a
+		}
 		return nil
 	})
 	return err
@@ -153,7 +197,7 @@ func (t *appendTx) decide() {
 		h, known := t.heads[m.ChannelID]
 		first, seen := t.earlier[key]
 		switch {
-		case !known, !t.members[deliveryKey{m.SenderID, m.ChannelID}]:
+		case !known, t.strangers[deliveryKey{m.SenderID, m.ChannelID}]:
 			a.Err = ErrNotFound
 		case seen && first.Message.Fingerprint() != m.Fingerprint():
 			a.Err = ErrDeliveryIDReused
@@ -163,8 +207,10 @@ func (t *appendTx) decide() {
 			a.Err = ErrClosed
 		case h.generation != m.Generation:
 			a.Err = ErrOtherGeneration
+		case a.refusedBy(h):
 		case !a.admitted():
 		default:
+			h.expire(m)
 			h.lastSeq++
 			h.grown = true
 			m.Seq = h.lastSeq
@@ -184,15 +230,37 @@ func (a *Append) admitted() bool {
 }
 
 func (t *appendTx) write(ctx context.Context, s *Store) error {
+	if len(t.batch) > expressMost || len(t.fresh) == 0 {
+		return t.writeOff(ctx, s)
+	}
+	var b pgx.Batch
+	args, _ := t.columns()
+	b.Queue(storeSQL+returningVersions, args...)
+	b.Queue("COMMIT")
+	results := t.conn.SendBatch(ctx, &b)
+	defer results.Close() //nolint:errcheck // the last read returned the error.
+	versions, err := t.readVersions(results)
+	if err != nil {
+		return err
+	}
+	tag, err := results.Exec()
+	if err == nil {
+		err = committed(tag)
+	}
+	if err == nil {
+		t.remember(s, versions)
+	}
+	return err
+}
+
+// writeOff is write for a batch after which the heads are not remembered: to read them back would cost a large one more
+// than the next small one gains.
+func (t *appendTx) writeOff(ctx context.Context, s *Store) error {
 	var b pgx.Batch
 	if len(t.fresh) > 0 {
-		messages := make([]Message, len(t.fresh))
-		for i, a := range t.fresh {
-			messages[i] = a.Message
-		}
-		queueMessages(&b, messages)
-		t.queueDeliveryIDs(&b)
-		queueHeads(&b, t.heads)
+		args, heads := t.columns()
+		b.Queue(storeSQL, args...)
+		s.heads.forget(heads)
 	}
 	b.Queue("COMMIT").Exec(committed)
 	return t.conn.SendBatch(ctx, &b).Close()
@@ -206,22 +274,61 @@ func committed(tag pgconn.CommandTag) error {
 	return nil
 }
 
-func (t *appendTx) queueDeliveryIDs(b *pgx.Batch) {
-	// Sorted: two transactions that insert the same ids wait for each other in one order.
+// storeSQL stores messages with their delivery ids, and moves the heads.
+const storeSQL = `WITH m AS (
+		INSERT INTO messages (` + messageColumnNames + `) SELECT * FROM ` + messageRows + `),
+	d AS (
+		INSERT INTO delivery_ids (` + deliveryColumnNames + `) SELECT * FROM ` + deliveryRows + `)
+	UPDATE channels c SET last_seq = n.seq FROM unnest($13::uuid[], $14::bigint[]) AS n (id, seq) WHERE c.channel_id = n.id`
+
+// returningVersions has storeSQL tell the versions of the heads.
+const returningVersions = ` RETURNING c.channel_id, c.xmin::text::bigint`
+
+// The parameters of storeSQL, which the two tables share as far as they have the same columns.
+const (
+	messageColumnNames = `channel_id, seq, sender_id, delivery_id, accepted_at, checksum, about_channel, expires_at, generation, kind, payload`
+	messageRows        = `unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::bytea[], $7::uuid[], $8::timestamptz[], $9::int[], $10::smallint[], $11::bytea[])`
+
+	deliveryColumnNames = `channel_id, seq, sender_id, delivery_id, accepted_at, fingerprint, id_time`
+	deliveryRows        = `unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::bytea[], $12::timestamptz[])`
+)
+
+const (
+	intSize, smallSize, bigSize = 4, 2, 8
+	timeSize                    = bigSize
+)
+
+// columns makes the parameters of storeSQL, and returns with them the channels in the order of the 13th.
+func (t *appendTx) columns() (args []any, heads []ids.ID) {
+	// Sorted: two transactions that insert the same delivery ids wait for each other in one order.
 	slices.SortFunc(t.fresh, func(a, b *Append) int {
 		return cmp.Or(a.Message.SenderID.Compare(b.Message.SenderID), a.Message.DeliveryID.Compare(b.Message.DeliveryID))
 	})
-	n := len(t.fresh)
-	senders, deliveries, channels := make([]ids.ID, n), make([]ids.ID, n), make([]ids.ID, n)
-	times, accepted := make([]time.Time, n), make([]time.Time, n)
-	seqs, fingerprints := make([]int64, n), make([][]byte, n)
-	for i, a := range t.fresh {
-		m, sum := &a.Message, a.Message.Fingerprint()
-		senders[i], deliveries[i], channels[i] = m.SenderID, m.DeliveryID, m.ChannelID
-		times[i], accepted[i] = utc(a.IDTime), utc(m.AcceptedAt)
-		seqs[i], fingerprints[i] = int64(m.Seq), sum[:] //nolint:gosec // below 2^63.
+	n, payload := len(t.fresh), 0
+	for _, a := range t.fresh {
+		payload += len(a.Message.Payload)
 	}
-	b.Queue(`INSERT INTO delivery_ids (sender_id, delivery_id, id_time, channel_id, seq, accepted_at, fingerprint)
-		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::uuid[], $5::bigint[], $6::timestamptz[], $7::bytea[])`,
-		senders, deliveries, times, channels, seqs, accepted, fingerprints)
+	id := func() *column { return newColumn(pgtype.UUIDOID, n, ids.Size) }
+	at := func() *column { return newColumn(pgtype.TimestamptzOID, n, timeSize) }
+	channels, senders, deliveries, abouts := id(), id(), id(), id()
+	accepted, expires, times := at(), at(), at()
+	seqs, generations, kinds := newColumn(pgtype.Int8OID, n, bigSize), newColumn(pgtype.Int4OID, n, intSize), newColumn(pgtype.Int2OID, n, smallSize)
+	sums, payloads := newColumn(pgtype.ByteaOID, n, fingerprintSize), newColumn(pgtype.ByteaOID, n, payload/n+1)
+	for _, a := range t.fresh {
+		m, sum := &a.Message, a.Message.Fingerprint()
+		channels.id(m.ChannelID)
+		senders.id(m.SenderID)
+		deliveries.id(m.DeliveryID)
+		abouts.id(m.AboutChannel)
+		accepted.time(m.AcceptedAt)
+		expires.time(m.ExpiresAt)
+		times.time(a.IDTime)
+		seqs.int8(int64(m.Seq))               //nolint:gosec // below 2^63.
+		generations.int4(int32(m.Generation)) //nolint:gosec // generations are few.
+		kinds.int2(int16(m.Kind))
+		sums.bytes(sum[:])
+		payloads.bytes(m.Payload)
+	}
+	heads, ends := grown(t.heads)
+	return []any{channels, seqs, senders, deliveries, accepted, sums, abouts, expires, generations, kinds, payloads, times, heads, ends}, heads
 }

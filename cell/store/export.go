@@ -45,6 +45,7 @@ var sections = []section{
 	{ids.Size + 8, (*exporting).sentLines},
 	{ids.Size + 8, (*exporting).inboxLines},
 	{ids.Size + 8, (*exporting).auditLines},
+	{ids.Size, (*exporting).contactLines},
 }
 
 // Export reads some of what the cell has about an account, from after on, which is nil or a line's Next. The place to go on
@@ -271,8 +272,9 @@ func (x *exporting) claimLines(ctx context.Context, key []byte) ([]ExportLine, e
 }
 
 type exportedCursor struct {
-	DeviceID ids.ID `json:"deviceId"`
-	AckedSeq uint64 `json:"ackedSeq"`
+	DeviceID ids.ID  `json:"deviceId"`
+	AckedSeq uint64  `json:"ackedSeq"`
+	UntilSeq *uint64 `json:"untilSeq,omitempty"` // Of the Commit that removed the device.
 }
 
 type exportedChannel struct {
@@ -286,6 +288,11 @@ type exportedChannel struct {
 	With        []ids.ID         `json:"with"` // Other accounts, at most 1000 of them.
 	Others      int              `json:"others"`
 	Cursors     []exportedCursor `json:"cursors"`
+	Role        Role             `json:"role"` // 1 member, 2 moderator, 3 admin.
+	JoinedAt    time.Time        `json:"joinedAt"`
+	Retention   *int             `json:"retentionSec,omitempty"` // The channel's own.
+	History     History          `json:"history"`                // 0 as the cell's policy says, 1 on, 2 off.
+	Votes       []time.Time      `json:"votes"`                  // Of the account, for another generation.
 }
 
 func (x *exporting) channelLines(ctx context.Context, key []byte) ([]ExportLine, error) {
@@ -294,19 +301,51 @@ func (x *exporting) channelLines(ctx context.Context, key []byte) ([]ExportLine,
 		c := exportedChannel{Type: "channel", With: []ids.ID{}, Cursors: []exportedCursor{}}
 		var devices []ids.ID
 		var acked []uint64
-		err := r.Scan(&c.ChannelID, &c.Kind, &c.Generation, &c.LastSeq, &c.CreatedAt, &c.ClosedUntil, &c.With, &c.Others, &devices, &acked)
+		var until []*uint64
+		err := r.Scan(&c.ChannelID, &c.Kind, &c.Generation, &c.LastSeq, &c.CreatedAt, &c.ClosedUntil, &c.With, &c.Others, &devices, &acked, &until,
+			&c.Role, &c.JoinedAt, &c.Retention, &c.History, &c.Votes)
 		for i, d := range devices {
-			c.Cursors = append(c.Cursors, exportedCursor{d, acked[i]})
+			c.Cursors = append(c.Cursors, exportedCursor{d, acked[i], until[i]})
 		}
 		return c, c.ChannelID[:], err
 	}, `SELECT c.channel_id, c.kind, c.generation, c.last_seq, c.created_at, c.closed_until,
 			ARRAY (SELECT account_id FROM channel_members o WHERE o.channel_id = c.channel_id AND o.account_id <> $1 ORDER BY account_id LIMIT $5),
 			(SELECT count(*) FROM channel_members o WHERE o.channel_id = c.channel_id AND o.account_id <> $1),
 			ARRAY (SELECT device_id FROM cursors k WHERE k.channel_id = c.channel_id AND k.device_id = ANY ($2) ORDER BY device_id),
-			ARRAY (SELECT acked_seq FROM cursors k WHERE k.channel_id = c.channel_id AND k.device_id = ANY ($2) ORDER BY device_id)
+			ARRAY (SELECT acked_seq FROM cursors k WHERE k.channel_id = c.channel_id AND k.device_id = ANY ($2) ORDER BY device_id),
+			ARRAY (SELECT until_seq FROM cursors k WHERE k.channel_id = c.channel_id AND k.device_id = ANY ($2) ORDER BY device_id),
+			m.role, m.joined_at, c.retention_sec, c.history, ARRAY (SELECT voted_at FROM generation_votes v WHERE v.channel_id = c.channel_id AND v.account_id = $1 ORDER BY generation)
 		FROM channel_members m JOIN channels c USING (channel_id) WHERE m.account_id = $1 AND m.channel_id > $3 ORDER BY m.channel_id LIMIT $4`,
 		x.account, x.devices, keyID(key), most, exportPeers)
 	return lines, err
+}
+
+type exportedContact struct {
+	Type      string       `json:"type"` // contact
+	AccountID ids.ID       `json:"accountId"`
+	State     ContactState `json:"state"`           // 0 nobody has asked, 1 Asker has asked, 2 accepted.
+	Asker     *ids.ID      `json:"asker,omitempty"` // Which of the two.
+	Blocked   bool         `json:"blocked"`         // By the account; whether the other has is the other's.
+	Since     time.Time    `json:"since"`
+}
+
+func (x *exporting) contactLines(ctx context.Context, key []byte) ([]ExportLine, error) {
+	contacts, err := x.s.ContactsOf(ctx, x.account, ids.ID(key), exportLines)
+	if err != nil {
+		return nil, err
+	}
+	lines := make([]ExportLine, len(contacts))
+	for i, c := range contacts {
+		line := exportedContact{Type: "contact", AccountID: c.Other, State: c.State, Blocked: c.Blocks, Since: c.Since.UTC()}
+		if !c.Asker.IsZero() {
+			line.Asker = &c.Asker
+		}
+		lines[i] = ExportLine{line, x.place(c.Other[:])}
+	}
+	if len(lines) == exportLines {
+		x.goOn = lines[len(lines)-1].Next[1:]
+	}
+	return lines, nil
 }
 
 type exportedMessage struct {

@@ -90,6 +90,21 @@ var inCopy = map[string]struct{ where, kind, key string }{
 	"channels.last_seq":             {"channel_id = ANY ($3)", "channel", "lastSeq"},
 	"channels.created_at":           {"channel_id = ANY ($3)", "channel", "createdAt"},
 	"channels.closed_until":         {"channel_id = ANY ($3)", "channel", "closedUntil"},
+	"channels.retention_sec":        {"channel_id = ANY ($3)", "channel", "retentionSec"},
+	"channels.history":              {"channel_id = ANY ($3)", "channel", "history"},
+	"channel_members.role":          {"account_id = $1", "channel", "role"},
+	"channel_members.joined_at":     {"account_id = $1", "channel", "joinedAt"},
+	"generation_votes.channel_id":   {"account_id = $1", "channel", "channelId"},
+	"generation_votes.account_id":   {"", "channel", "votes"},
+	"generation_votes.voted_at":     {"", "channel", "votes"},
+	"contacts.account_low":          {"", "contact", "accountId"},
+	"contacts.account_high":         {"", "contact", "accountId"},
+	"contacts.state":                {"account_low = $1 OR account_high = $1", "contact", "state"},
+	"contacts.asker":                {"account_low = $1 OR account_high = $1", "contact", "asker"},
+	"contacts.low_blocks":           {"account_low = $1 OR account_high = $1", "contact", "blocked"},
+	"contacts.high_blocks":          {"account_low = $1 OR account_high = $1", "contact", "blocked"},
+	"contacts.since":                {"account_low = $1 OR account_high = $1", "contact", "since"},
+	"cursors.until_seq":             {"", "channel", "cursors"},
 	"direct_channels.account_low":   {"", "channel", "with"},
 	"direct_channels.account_high":  {"", "channel", "with"},
 	"direct_channels.channel_id":    {"account_low = $1 OR account_high = $1", "channel", "channelId"},
@@ -273,12 +288,12 @@ func TestACopyInPages(t *testing.T) {
 			t.Errorf("%d lines of type %s, want %d", count[kind], kind, want)
 		}
 	}
-	for _, bad := range [][]byte{{99}, {1, 2}, {1, 0, 0}, bytes.Repeat([]byte{1}, 64), append([]byte{7}, make([]byte, 25)...)} {
+	for _, bad := range [][]byte{{99}, {1, 2}, {1, 0, 0}, bytes.Repeat([]byte{1}, 64), append([]byte{7}, make([]byte, 25)...), append([]byte{8}, make([]byte, 15)...)} {
 		if _, _, err := s.Export(ctx, a.ID, bad, now); !errors.Is(err, ErrCursor) {
 			t.Errorf("%x: %v", bad, err)
 		}
 	}
-	full := append([]byte{7}, bytes.Repeat([]byte{0xff}, 24)...)
+	full := append([]byte{8}, bytes.Repeat([]byte{0xff}, ids.Size)...)
 	if some, next, err := s.Export(ctx, a.ID, full, now); err != nil || len(some) != 0 || next != nil {
 		t.Errorf("behind the end: %d, %x, %v", len(some), next, err)
 	}

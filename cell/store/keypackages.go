@@ -26,7 +26,8 @@ type KeyPackage struct {
 
 // AddKeyPackages stores a device's KeyPackages with events, all or none. ErrExists when one, or its init key, was ever stored
 // before; ErrTooMany when the device would then have more than most unexpired one-time packages. A last-resort
-// package replaces the one before. ErrRevoked: the device was revoked.
+// package replaces the one before. A device that has at least a quarter of most then does not run out of them any longer (LowKeyPackages).
+// ErrRevoked: the device was revoked.
 func (s *Store) AddKeyPackages(ctx context.Context, device ids.ID, packages []KeyPackage, most int, now time.Time, events ...audit.Event) error {
 	return s.audited(ctx, func(tx pgx.Tx, r *recording) error {
 		var revoked bool
@@ -57,7 +58,11 @@ func (s *Store) AddKeyPackages(ctx context.Context, device ids.ID, packages []Ke
 		if have > most {
 			return ErrTooMany
 		}
-		return r.send(ctx, &pgx.Batch{}, events...)
+		b = pgx.Batch{}
+		if have >= FewKeyPackages(most) {
+			b.Queue(`DELETE FROM key_packages_low WHERE device_id = $1`, device)
+		}
+		return r.send(ctx, &b, events...)
 	})
 }
 
@@ -73,10 +78,25 @@ func (s *Store) KeyPackageStatus(ctx context.Context, device ids.ID, now time.Ti
 	return oneTime, lastResort, classify(err)
 }
 
-// ClaimKeyPackages hands out one package of each of the account's devices, except skip: a one-time package for good,
+// Claim asks for one KeyPackage of each of an account's devices, except the claimer's own.
+type Claim struct {
+	Claimer, ClaimerAccount ids.ID // Claimer is the device.
+	Request                 ids.ID
+	Account                 ids.ID
+	Low                     int // A device that is left with fewer one-time packages runs out of them.
+	// In an hour, claims of the account by the claimer's, and by all. 0: no limit.
+	PerClaimer, PerTarget int
+	At                    time.Time
+}
+
+// ErrClaimsTooMuch says that an account's KeyPackages were claimed too often of late.
+var ErrClaimsTooMuch = errors.New("too many claims")
+
+// ClaimKeyPackages hands out one package of each of the account's devices, except the claimer: a one-time package for good,
 // else the last-resort one. The same claimer and request id are handed the same packages again; that there were none
 // is not remembered. What events make of the packages is stored with a claim that is not a repeated one.
-func (s *Store) ClaimKeyPackages(ctx context.Context, claimer, request, account, skip ids.ID, now time.Time, events ...func([]KeyPackage) audit.Event) ([]KeyPackage, error) {
+func (s *Store) ClaimKeyPackages(ctx context.Context, c *Claim, events ...func([]KeyPackage) audit.Event) ([]KeyPackage, error) {
+	claimer, request, account, now := c.Claimer, c.Request, c.Account, c.At
 	var claimed []KeyPackage
 	err := s.audited(ctx, func(tx pgx.Tx, r *recording) error {
 		// The row is the lock: a second request with the same id waits here for the first to end.
@@ -89,7 +109,10 @@ func (s *Store) ClaimKeyPackages(ctx context.Context, claimer, request, account,
 			claimed, err = earlierClaim(ctx, tx, claimer, request, account)
 			return err
 		}
-		if claimed, err = claim(ctx, tx, account, skip, now); err != nil {
+		if err := c.limit(ctx, tx); err != nil {
+			return err
+		}
+		if claimed, err = claim(ctx, tx, account, claimer, now); err != nil {
 			return err
 		}
 		if len(claimed) == 0 {
@@ -97,6 +120,7 @@ func (s *Store) ClaimKeyPackages(ctx context.Context, claimer, request, account,
 		}
 		var b pgx.Batch
 		rememberClaim(&b, claimer, request, claimed)
+		queueLow(&b, claimed, c.Low, now)
 		for _, e := range events {
 			if err := r.queue(ctx, &b, e(claimed)); err != nil {
 				return err
@@ -111,6 +135,63 @@ func (s *Store) ClaimKeyPackages(ctx context.Context, claimer, request, account,
 }
 
 var errNothing = errors.New("there is nothing to claim")
+
+// limit counts the claims of the last hour, this one among them.
+func (c *Claim) limit(ctx context.Context, tx pgx.Tx) error {
+	if c.PerClaimer == 0 && c.PerTarget == 0 {
+		return nil
+	}
+	var all, own int
+	if err := tx.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE d.account_id = $2) FROM key_package_claims k JOIN devices d ON d.device_id = k.claimer_id
+		WHERE k.account_id = $1 AND k.claimed_at > $3`, c.Account, c.ClaimerAccount, utc(c.At.Add(-time.Hour))).Scan(&all, &own); err != nil {
+		return err
+	}
+	if c.PerClaimer > 0 && own > c.PerClaimer || c.PerTarget > 0 && all > c.PerTarget {
+		return ErrClaimsTooMuch
+	}
+	return nil
+}
+
+// queueLow marks devices that are left with fewer than low one-time packages.
+func queueLow(b *pgx.Batch, claimed []KeyPackage, low int, now time.Time) {
+	devices := make([]ids.ID, len(claimed))
+	for i := range claimed {
+		devices[i] = claimed[i].DeviceID
+	}
+	b.Queue(`INSERT INTO key_packages_low (device_id) SELECT d FROM unnest($1::uuid[]) AS d
+		WHERE (SELECT count(*) FROM key_packages k WHERE k.device_id = d AND NOT k.last_resort AND k.expires_at > $3) < $2 ON CONFLICT DO NOTHING`, devices, low, utc(now))
+}
+
+// FewKeyPackages is how many one-time packages a device should have at least that may have most: a quarter.
+func FewKeyPackages(most int) int { return (most + 3) / 4 }
+
+// KeyPackagesLeft is what a device has left.
+type KeyPackagesLeft struct {
+	OneTime    int
+	LastResort time.Time // When the last-resort package expires; zero: there is none.
+}
+
+// LowKeyPackages returns those of the devices whose one-time packages run out, with what they have left.
+func (s *Store) LowKeyPackages(ctx context.Context, devices []ids.ID) (map[ids.ID]KeyPackagesLeft, error) {
+	rows, err := s.pool.Query(ctx, `SELECT l.device_id, count(*) FILTER (WHERE NOT k.last_resort), max(k.expires_at) FILTER (WHERE k.last_resort)
+		FROM key_packages_low l LEFT JOIN key_packages k ON k.device_id = l.device_id AND k.expires_at > now() WHERE l.device_id = ANY ($1) GROUP BY l.device_id`, devices)
+	if err != nil {
+		return nil, classify(err)
+	}
+	found := map[ids.ID]KeyPackagesLeft{}
+	var id ids.ID
+	var left int
+	var expiry *time.Time
+	_, err = pgx.ForEachRow(rows, []any{&id, &left, &expiry}, func() error {
+		one := KeyPackagesLeft{OneTime: left}
+		if expiry != nil {
+			one.LastResort = *expiry
+		}
+		found[id], expiry = one, nil
+		return nil
+	})
+	return found, classify(err)
+}
 
 func earlierClaim(ctx context.Context, tx pgx.Tx, claimer, request, account ids.ID) ([]KeyPackage, error) {
 	var of ids.ID
@@ -178,11 +259,15 @@ func rememberClaim(b *pgx.Batch, claimer, request ids.ID, claimed []KeyPackage) 
 		WHERE claimer_id = $1 AND request_id = $2`, claimer, request, devices, packages, lastResort)
 }
 
-// SweepKeyPackages deletes packages that expired before now, and claims made before claimsBefore.
-func (s *Store) SweepKeyPackages(ctx context.Context, now, claimsBefore time.Time) error {
+// SweepKeyPackages deletes packages that expired before now, and claims made before claimsBefore. Devices that are left
+// with fewer than low one-time packages by it run out of them.
+func (s *Store) SweepKeyPackages(ctx context.Context, now, claimsBefore time.Time, low int) error {
 	return s.tx(ctx, func(tx pgx.Tx) error {
 		var b pgx.Batch
-		b.Queue(`DELETE FROM key_packages WHERE expires_at <= $1`, utc(now))
+		b.Queue(`WITH gone AS (DELETE FROM key_packages WHERE expires_at <= $1 RETURNING device_id, last_resort)
+			INSERT INTO key_packages_low (device_id) SELECT g.device_id FROM gone g JOIN devices d USING (device_id) WHERE NOT g.last_resort AND d.revoked_at IS NULL
+				GROUP BY g.device_id HAVING (SELECT count(*) FROM key_packages k WHERE k.device_id = g.device_id AND NOT k.last_resort AND k.expires_at > $1) < $2 ON CONFLICT DO NOTHING`,
+			utc(now), low)
 		b.Queue(`DELETE FROM key_packages_seen WHERE expires_at <= $1`, utc(now))
 		b.Queue(`DELETE FROM key_package_claims WHERE claimed_at <= $1`, utc(claimsBefore))
 		return tx.SendBatch(ctx, &b).Close()

@@ -35,7 +35,8 @@ type Message struct {
 	Generation              uint32
 	SenderAccount, SenderID ids.ID // SenderID is the device.
 	DeliveryID              ids.ID
-	AboutChannel            ids.ID // Of a Welcome; else zero.
+	Epoch                   uint64 // Of the group in which it was made; known of what is to be stored, not of what was read.
+	AboutChannel            ids.ID // Of a Welcome; of a Commit that removed devices, its own channel; else zero.
 	AcceptedAt, ExpiresAt   time.Time
 	Payload                 []byte
 	fingerprint             [fingerprintSize]byte
@@ -61,10 +62,17 @@ func (m *Message) Fingerprint() [fingerprintSize]byte {
 
 // head is what a channel's row says while its lock is held.
 type head struct {
-	generation uint32
-	lastSeq    uint64
-	closed     bool
-	grown      bool
+	generation  uint32
+	epoch       uint64
+	lastSeq     uint64
+	epochSeq    uint64        // Of the Commit that began the epoch.
+	retention   time.Duration // The channel's own; 0: the policy's.
+	removeFirst ids.ID        // A revoked device that is in the group still; zero: there is none.
+	muted       []ids.ID      // Accounts that may not write.
+	closed      bool
+	version     int64  // Of the row: the transaction that wrote it (xmin).
+	before      uint64 // LastSeq as it was remembered, in express.
+	grown       bool
 }
 
 // lockHeads locks the channels' rows, in one order everywhere, until the transaction ends: whoever holds the lock
@@ -77,14 +85,19 @@ func lockHeads(ctx context.Context, tx pgx.Tx, channels []ids.ID) (map[ids.ID]*h
 	return collectHeads(rows)
 }
 
-const lockHeadsSQL = `SELECT channel_id, generation, last_seq, closed_until IS NOT NULL FROM channels WHERE channel_id = ANY ($1) ORDER BY channel_id FOR NO KEY UPDATE`
+const lockHeadsSQL = `SELECT channel_id, generation, last_seq, closed_until IS NOT NULL, epoch, epoch_seq, coalesce(retention_sec, 0), remove_first[1], muted, xmin::text::bigint
+	FROM channels WHERE channel_id = ANY ($1) ORDER BY channel_id FOR NO KEY UPDATE`
 
 func collectHeads(rows pgx.Rows) (map[ids.ID]*head, error) {
 	heads := map[ids.ID]*head{}
 	var id ids.ID
 	var h head
-	_, err := pgx.ForEachRow(rows, []any{&id, &h.generation, &h.lastSeq, &h.closed}, func() error {
-		heads[id] = &head{generation: h.generation, lastSeq: h.lastSeq, closed: h.closed}
+	var retention int64
+	_, err := pgx.ForEachRow(rows, []any{&id, &h.generation, &h.lastSeq, &h.closed, &h.epoch, &h.epochSeq, &retention, &h.removeFirst, &h.muted, &h.version}, func() error {
+		one := h
+		one.retention = time.Duration(retention) * time.Second
+		heads[id] = &one
+		h = head{} // What it points to belongs to one.
 		return nil
 	})
 	return heads, err
@@ -105,16 +118,19 @@ func assignSeqs(heads map[ids.ID]*head, messages []Message) error {
 }
 
 func queueHeads(b *pgx.Batch, heads map[ids.ID]*head) {
-	var channels []ids.ID
-	var seqs []int64
+	if channels, seqs := grown(heads); len(channels) > 0 {
+		b.Queue(`UPDATE channels c SET last_seq = n.seq FROM unnest($1::uuid[], $2::bigint[]) AS n (id, seq) WHERE c.channel_id = n.id`, channels, seqs)
+	}
+}
+
+// grown are the channels that have new messages, and their ends.
+func grown(heads map[ids.ID]*head) (channels []ids.ID, seqs []int64) {
 	for id, h := range heads {
 		if h.grown {
 			channels, seqs = append(channels, id), append(seqs, int64(h.lastSeq)) //nolint:gosec // below 2^63.
 		}
 	}
-	if len(channels) > 0 {
-		b.Queue(`UPDATE channels c SET last_seq = n.seq FROM unnest($1::uuid[], $2::bigint[]) AS n (id, seq) WHERE c.channel_id = n.id`, channels, seqs)
-	}
+	return channels, seqs
 }
 
 func queueMessages(b *pgx.Batch, messages []Message) {
@@ -207,12 +223,18 @@ type Cursor struct {
 	ChannelID ids.ID
 	AckedSeq  uint64
 	LastSeq   uint64 // The channel's.
+	Until     uint64 // The last that the device may read: it was removed from the group. 0: it is in the group.
+
+	Generation uint32 // The channel's.
+
+	// Gaps are pairs of sequences, in order: after one up to the other the device reads nothing, because it was not in the group.
+	Gaps []uint64
 }
 
 // Cursors returns every channel that a device reads, its inbox first.
 func (s *Store) Cursors(ctx context.Context, device ids.ID) ([]Cursor, error) {
-	rows, err := s.pool.Query(ctx, `SELECT k.channel_id, k.acked_seq, c.last_seq FROM cursors k JOIN channels c USING (channel_id)
-		WHERE k.device_id = $1 ORDER BY k.channel_id <> $1, k.channel_id`, device)
+	rows, err := s.pool.Query(ctx, `SELECT k.channel_id, k.acked_seq, c.last_seq, coalesce(k.until_seq, 0), c.generation, coalesce(k.gaps, '{}') FROM cursors k JOIN channels c USING (channel_id)
+		WHERE k.device_id = $1 AND (k.until_seq IS NULL OR k.acked_seq < k.until_seq) ORDER BY k.channel_id <> $1, k.channel_id`, device)
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -220,9 +242,30 @@ func (s *Store) Cursors(ctx context.Context, device ids.ID) ([]Cursor, error) {
 	return cursors, classify(err)
 }
 
+// CursorOf returns how far a device has acknowledged one channel; ErrNotFound: it does not read that channel.
+func (s *Store) CursorOf(ctx context.Context, device, channel ids.ID) (Cursor, error) {
+	c := Cursor{ChannelID: channel}
+	err := s.pool.QueryRow(ctx, `SELECT k.acked_seq, c.last_seq, coalesce(k.until_seq, 0), c.generation, coalesce(k.gaps, '{}') FROM cursors k JOIN channels c USING (channel_id)
+		WHERE k.device_id = $1 AND k.channel_id = $2`, device, channel).Scan(&c.AckedSeq, &c.LastSeq, &c.Until, &c.Generation, &c.Gaps)
+	return c, classify(err)
+}
+
 // ChannelCounts returns how many channels each of the devices reads.
 func (s *Store) ChannelCounts(ctx context.Context, devices []ids.ID) (map[ids.ID]int, error) {
-	return queryMap[int](ctx, s, `SELECT device_id, count(*) FROM cursors WHERE device_id = ANY ($1) GROUP BY device_id`, devices)
+	return queryMap[int](ctx, s, `SELECT device_id, count(*) FROM cursors
+		WHERE device_id = ANY ($1) AND (until_seq IS NULL OR acked_seq < until_seq) GROUP BY device_id`, devices)
+}
+
+// BeginSubscription counts a device's subscriptions, over all processes, and returns the number of this one. ErrNotFound: the
+// device is revoked.
+func (s *Store) BeginSubscription(ctx context.Context, device ids.ID) (number uint64, err error) {
+	err = s.pool.QueryRow(ctx, `UPDATE devices SET subscription = subscription + 1 WHERE device_id = $1 AND revoked_at IS NULL RETURNING subscription`, device).Scan(&number)
+	return number, classify(err)
+}
+
+// Subscriptions returns the number of each device's latest subscription.
+func (s *Store) Subscriptions(ctx context.Context, devices []ids.ID) (map[ids.ID]uint64, error) {
+	return queryMap[uint64](ctx, s, `SELECT device_id, subscription FROM devices WHERE device_id = ANY ($1)`, devices)
 }
 
 // LastSeqs returns the last sequence of each of the channels that exists.
@@ -237,6 +280,8 @@ type Ack struct {
 }
 
 // Acknowledge moves cursors forward, never back and never beyond the channel's end. It changes only rows that exist.
+// It does not wait for the disk: a database that crashes may forget the last second's, and what they acknowledged is
+// delivered again.
 func (s *Store) Acknowledge(ctx context.Context, acks []Ack) error {
 	slices.SortFunc(acks, func(a, b Ack) int { // One lock order everywhere.
 		return cmp.Or(a.DeviceID.Compare(b.DeviceID), a.ChannelID.Compare(b.ChannelID))
@@ -245,10 +290,14 @@ func (s *Store) Acknowledge(ctx context.Context, acks []Ack) error {
 	for i, a := range acks {
 		devices[i], channels[i], seqs[i] = a.DeviceID, a.ChannelID, int64(a.Seq) //nolint:gosec // checked against the channel's end.
 	}
-	_, err := s.urgent.Exec(ctx, `WITH a AS (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS t (device_id, channel_id, seq)),
+	var b pgx.Batch // One transaction: what is sent together, without a BEGIN, is one.
+	b.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
+	s.queueByIndex(&b)
+	b.Queue(acknowledgeSQL, devices, channels, seqs)
+	return classify(s.urgent.SendBatch(ctx, &b).Close())
+}
+
+const acknowledgeSQL = `WITH a AS (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS t (device_id, channel_id, seq)),
 		rows AS (SELECT k.device_id, k.channel_id, least(a.seq, c.last_seq) AS seq FROM a JOIN cursors k USING (device_id, channel_id) JOIN channels c USING (channel_id)
 			WHERE k.acked_seq < a.seq ORDER BY k.device_id, k.channel_id FOR NO KEY UPDATE OF k)
-		UPDATE cursors k SET acked_seq = r.seq FROM rows r WHERE k.device_id = r.device_id AND k.channel_id = r.channel_id AND k.acked_seq < r.seq`,
-		devices, channels, seqs)
-	return classify(err)
-}
+		UPDATE cursors k SET acked_seq = r.seq FROM rows r WHERE k.device_id = r.device_id AND k.channel_id = r.channel_id AND k.acked_seq < r.seq`

@@ -10,14 +10,13 @@ import (
 
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 )
 
 //go:embed migrations/*.sql
 var migrations embed.FS
 
 // SchemaVersion is the newest migration this release knows.
-const SchemaVersion = 5
+const SchemaVersion = 7
 
 // ErrIncompatible says that this release and the database's schema do not fit. The message says what to do.
 var ErrIncompatible = errors.New("database schema and release do not fit")
@@ -71,12 +70,8 @@ func (s *Store) migrator() (*goose.Provider, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	locker, err := lock.NewPostgresSessionLocker()
-	if err != nil {
-		return nil, nil, err
-	}
 	db := stdlib.OpenDBFromPool(s.pool)
-	p, err := goose.NewProvider(goose.DialectPostgres, db, dir, goose.WithSessionLocker(locker))
+	p, err := goose.NewProvider(goose.DialectPostgres, db, dir, goose.WithSessionLocker(&migrationLocker{s: s}))
 	if err != nil {
 		return nil, nil, errors.Join(err, db.Close())
 	}

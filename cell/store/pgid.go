@@ -28,9 +28,9 @@ func (p pgID) UUIDValue() (pgtype.UUID, error) {
 	return pgtype.UUID{Bytes: p, Valid: p != pgID{}}, nil
 }
 
-// registerID teaches one connection's type map about ids.ID.
+// registerID teaches one connection's type map about ids.ID and column.
 func registerID(m *pgtype.Map) {
-	m.TryWrapEncodePlanFuncs = append([]pgtype.TryWrapEncodePlanFunc{wrapEncodeID}, m.TryWrapEncodePlanFuncs...)
+	m.TryWrapEncodePlanFuncs = append([]pgtype.TryWrapEncodePlanFunc{wrapEncodeID, wrapColumn}, m.TryWrapEncodePlanFuncs...)
 	m.TryWrapScanPlanFuncs = append([]pgtype.TryWrapScanPlanFunc{wrapScanID}, m.TryWrapScanPlanFuncs...)
 }
 

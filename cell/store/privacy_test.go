@@ -226,26 +226,27 @@ func live(t *testing.T, s *Store, name string, peer Account, peerDevice Device, 
 		}
 		must(t, s.AddKeyPackages(ctx, d.ID, list, 10, now))
 	}
-	claimed, err := s.ClaimKeyPackages(ctx, peerDevice.ID, ids.New(), l.account.ID, peerDevice.ID, now)
+	claimed, err := s.ClaimKeyPackages(ctx, &Claim{Claimer: peerDevice.ID, Request: ids.New(), Account: l.account.ID, At: now})
 	must(t, err)
 	if len(claimed) != 3 {
 		t.Fatalf("%d were claimed", len(claimed))
 	}
 	must(t, s.AddKeyPackages(ctx, peerDevice.ID, []KeyPackage{{DeviceID: peerDevice.ID, Ref: bytes32("ref"), InitKey: bytes32("init"), ExpiresAt: now.Add(week), Package: []byte("p")}}, 100, now))
-	if _, err = s.ClaimKeyPackages(ctx, l.devices[0].ID, ids.New(), peer.ID, l.devices[0].ID, now); err != nil {
+	if _, err = s.ClaimKeyPackages(ctx, &Claim{Claimer: l.devices[0].ID, Request: ids.New(), Account: peer.ID, At: now}); err != nil {
 		t.Fatal(err)
 	}
 
-	// Conversations; a device that is revoked already; a link that waits.
+	// A device that is revoked already; conversations; a link that waits.
+	n := Notice{Account: l.account.ID, Device: l.devices[2].ID, Payload: []byte("a device was revoked"), At: now, Until: now.Add(week)}
+	_, err = s.RevokeDevice(ctx, &n, nil)
+	must(t, err)
 	l.direct = l.converse(t, s, peer)
 	for _, other := range others {
 		_, err := s.DirectChannel(ctx, l.account.ID, other.ID, now) // Opened, and never written in.
 		must(t, err)
 	}
 	l.group = l.joinGroup(t, s, peer)
-	n := Notice{Account: l.account.ID, Device: l.devices[2].ID, Payload: []byte("a device was revoked"), At: now, Until: now.Add(week)}
-	_, err = s.RevokeDevice(ctx, &n, nil)
-	must(t, err)
+	l.relate(t, s, peer, others[0], others[len(others)-1])
 	link := &Link{ID: ids.New(), Offer: bytes32("offer"), CreatedAt: now, ExpiresAt: now.Add(time.Hour)}
 	l.needles = append(l.needles, idNeedle("a link", link.ID))
 	must(t, s.StartLink(ctx, link, "192.0.2.1", LinkBounds{1000, 1000, 1000}))
@@ -269,8 +270,8 @@ func (l *life) converse(t *testing.T, s *Store, peer Account) ids.ID {
 		return Message{ChannelID: to, Kind: MessageWelcome, Generation: 1, SenderID: l.devices[0].ID, DeliveryID: ids.NewDelivery(now), AboutChannel: c.ID,
 			AcceptedAt: now, ExpiresAt: now.Add(week), Payload: []byte("welcome")}
 	}
-	_, err = s.CreateGroup(t.Context(), &Group{ChannelID: c.ID, Generation: 1, GroupInfo: l.account.RootKey, Creator: l.devices[0].ID,
-		Welcomes: []Message{welcome(l.peer.ID), welcome(l.devices[1].ID), welcome(l.devices[2].ID)}, At: now})
+	_, err = s.CreateGroup(t.Context(), &Group{ChannelID: c.ID, Generation: 1, GroupInfo: l.account.RootKey, Creator: l.devices[0].ID, CreatorAccount: l.account.ID,
+		Welcomes: []Message{welcome(l.peer.ID), welcome(l.devices[1].ID)}, At: now})
 	must(t, err)
 	for i := range 3 {
 		must(t, s.AppendBatch(t.Context(), []*Append{message(c.ID, l.devices[0], fmt.Sprint("mine ", i)), message(c.ID, l.devices[1], fmt.Sprint("mine too ", i)), message(c.ID, l.peer, fmt.Sprint("theirs ", i))}))
@@ -279,7 +280,23 @@ func (l *life) converse(t *testing.T, s *Store, peer Account) ids.ID {
 	return c.ID
 }
 
-// joinGroup puts the account into a group with the peer: no call makes one yet.
+// relate has the account accepted by one, ask another and block a third, vote, and choose how a channel is kept.
+func (l *life) relate(t *testing.T, s *Store, accepted, blocked, asked Account) {
+	t.Helper()
+	now := time.Now()
+	for _, other := range []Account{accepted, asked} { // Who is asked may be who is blocked then.
+		_, _, err := s.AskContact(t.Context(), &ContactChange{Account: l.account.ID, Other: other.ID, At: now}, 10, 10)
+		must(t, err)
+	}
+	_, err := s.AcceptContact(t.Context(), &ContactChange{Account: accepted.ID, Other: l.account.ID, At: now})
+	must(t, err)
+	must(t, s.BlockContact(t.Context(), &ContactChange{Account: l.account.ID, Other: blocked.ID, At: now}, true))
+	_, _, err = s.VoteGeneration(t.Context(), l.group, 2, l.account.ID, now, now.Add(-week))
+	must(t, err)
+	must(t, s.SetRetention(t.Context(), l.direct, l.account.ID, day, HistoryOff))
+}
+
+// joinGroup puts the account into a group with the peer, as its admin.
 func (l *life) joinGroup(t *testing.T, s *Store, peer Account) ids.ID {
 	t.Helper()
 	id := ids.New()
@@ -288,7 +305,7 @@ func (l *life) joinGroup(t *testing.T, s *Store, peer Account) ids.ID {
 		args []any
 	}{
 		{`INSERT INTO channels (channel_id, kind, generation, created_at) VALUES ($1, 2, 1, now())`, []any{id}},
-		{`INSERT INTO channel_members (channel_id, account_id) VALUES ($1, $2), ($1, $3)`, []any{id, l.account.ID, peer.ID}},
+		{`INSERT INTO channel_members (channel_id, account_id, role) VALUES ($1, $2, 3), ($1, $3, 1)`, []any{id, l.account.ID, peer.ID}},
 		{`INSERT INTO cursors (device_id, channel_id, acked_seq) VALUES ($2, $1, 0), ($3, $1, 0)`, []any{id, l.devices[0].ID, l.peer.ID}},
 		{`INSERT INTO groups (channel_id, generation, epoch, start_seq, group_info_sealed, creator_id, created_at) VALUES ($1, 1, 0, 0, $2, $3, now())`,
 			[]any{id, s.sealer.seal("groups.group_info", ids.GroupID(id, 1), []byte("info")), l.devices[0].ID}},

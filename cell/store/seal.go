@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 )
 
 // SealingKeySize is the length of a sealing key in bytes: AES-256.
@@ -15,9 +16,10 @@ const SealingKeySize = 32
 
 // Sealer encrypts single columns with AES-256-GCM. A sealed value is the key's id (4 bytes, big-endian), a random
 // nonce (12 bytes) and the ciphertext; the table, column and row it belongs to are authenticated, so that values
-// cannot be moved. Old keys open, the first key seals.
+// cannot be moved. All keys open; the first key seals, or the one that Sealing has agreed on. It is safe for concurrent use.
 type Sealer struct {
-	current uint32
+	current atomic.Uint32
+	ids     []int64 // Of the keys, as in the file.
 	aeads   map[uint32]cipher.AEAD
 	index   []byte
 }
@@ -33,11 +35,13 @@ func NewSealer(keys []SealingKey, indexKey []byte) (*Sealer, error) {
 	if len(keys) == 0 || len(indexKey) < SealingKeySize {
 		return nil, fmt.Errorf("sealing needs at least one key, and an index key of %d bytes", SealingKeySize)
 	}
-	s := &Sealer{current: keys[0].ID, aeads: map[uint32]cipher.AEAD{}, index: indexKey}
+	s := &Sealer{aeads: map[uint32]cipher.AEAD{}, index: indexKey}
+	s.use(keys[0].ID)
 	for _, k := range keys {
 		if len(k.Key) != SealingKeySize {
 			return nil, fmt.Errorf("sealing key %d has %d bytes, not %d", k.ID, len(k.Key), SealingKeySize)
 		}
+		s.ids = append(s.ids, int64(k.ID))
 		block, err := aes.NewCipher(k.Key)
 		if err != nil {
 			return nil, err
@@ -54,12 +58,19 @@ const (
 	nonceSize = 12
 )
 
+// use has a key seal from now on.
+func (s *Sealer) use(key uint32) { s.current.Store(key) }
+
+// keyIDs are the ids of the keys, in the file's order.
+func (s *Sealer) keyIDs() []int64 { return s.ids }
+
 // seal encrypts plain for the place (such as "accounts.name") in the row of key.
 func (s *Sealer) seal(place string, row, plain []byte) []byte {
 	out := make([]byte, keyIDSize+nonceSize, keyIDSize+nonceSize+len(plain)+16)
-	binary.BigEndian.PutUint32(out, s.current)
+	key := s.current.Load()
+	binary.BigEndian.PutUint32(out, key)
 	rand.Read(out[keyIDSize:]) //nolint:errcheck // crypto/rand.Read never fails.
-	return s.aeads[s.current].Seal(out, out[keyIDSize:], plain, sealedData(place, row))
+	return s.aeads[key].Seal(out, out[keyIDSize:], plain, sealedData(place, row))
 }
 
 // open reverses seal.

@@ -15,7 +15,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"quicproquo.dev/schema/ids"
@@ -31,31 +30,41 @@ var (
 
 const (
 	defaultMaxConns = 16
-	urgentConns     = 3 // One for the lane of commits, one for cursors, one for revocations.
+	urgentConns     = 4 // Two for the lane of commits, one for cursors, one for revocations.
 	connectPatience = 5 * time.Second
-	cancelDelay     = 100 * time.Millisecond // A query whose context ended gets this long to end by itself,
-	abortDelay      = time.Second            // and this long until its connection is given up.
-	cleanupPatience = 2 * time.Second        // For a statement that only tidies up.
+	cleanupPatience = 2 * time.Second // For a statement that only tidies up.
+	locksConns      = 3               // See lockConn.
 )
 
 // Store is an open database.
 type Store struct {
 	pool   *pgxpool.Pool
 	urgent *pgxpool.Pool // For commits, cursors and revocations, which must not queue behind everybody's reads.
+	waker  *pgxpool.Pool // One connection, for Notify alone. It does not wait for the disk.
+	locks  *pgxpool.Pool // For transactions that only hold an advisory lock while others work under it.
 	sealer *Sealer
 	audit  *auditLog // Nil until EnableAudit.
 
+	pooling Pooling
+
 	detachPatience                 time.Duration
 	deletionChannels, deletionRows int // Of one step.
-	// crash, when a test sets it, is asked at the points of a deletion; an error ends it there, as the process's death would.
-	crash func(point string) error
+	keyQuiet                       time.Duration
+
+	// In tests: asked before each statement of a removal, and at the points of a deletion, which an error ends there, as
+	// the process's death would.
+	beforeAlter func()
+	crash       func(point string) error
+
+	heads headCache
 }
 
 // Options say where the database is and what seals its columns.
 type Options struct {
 	URI      string // PostgreSQL connection string; a secret.
 	Sealer   *Sealer
-	MaxConns int32 // Besides the three that commits, cursors and revocations have to themselves. 0: 16.
+	MaxConns int32 // Besides the few that commits, cursors, revocations, wake-ups and locks have to themselves. 0: 16.
+	Pooling  Pooling
 }
 
 // Open connects. It does not migrate; CheckCompatible says whether this release may use what is there.
@@ -64,13 +73,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.New("the database URI is not a PostgreSQL connection string") // err may quote the password.
 	}
-	tune(cfg)
-	s := &Store{sealer: o.Sealer, detachPatience: detachPatience, deletionChannels: deletionChannels, deletionRows: deletionRows}
-	if s.pool, err = newPool(ctx, cfg, cmp.Or(o.MaxConns, defaultMaxConns)); err != nil {
+	if err := o.Pooling.check(); err != nil {
 		return nil, err
 	}
-	if s.urgent, err = newPool(ctx, cfg, urgentConns); err != nil {
-		s.pool.Close()
+	tune(cfg, o.Pooling)
+	s := &Store{sealer: o.Sealer, pooling: o.Pooling, detachPatience: detachPatience, keyQuiet: keyQuiet,
+		deletionChannels: deletionChannels, deletionRows: deletionRows}
+	if err := s.openPools(ctx, cfg, cmp.Or(o.MaxConns, defaultMaxConns)); err != nil {
+		s.Close()
 		return nil, err
 	}
 	if err := s.Ping(ctx); err != nil {
@@ -80,20 +90,65 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
+// openPools makes the pools; none connects before it is used.
+func (s *Store) openPools(ctx context.Context, cfg *pgxpool.Config, size int32) error {
+	lax, keyed := cfg.Copy(), cfg.Copy()
+	if s.pooling != PoolingTransaction {
+		lax.AfterConnect = afterConnect("off") // A wake-up is worth no wait for the disk.
+		keyed.AfterConnect = byIndex(func(ctx context.Context, c *pgx.Conn) error {
+			s.heads.forgetAll()
+			return cfg.AfterConnect(ctx, c)
+		})
+	}
+	for _, p := range []struct {
+		pool **pgxpool.Pool
+		cfg  *pgxpool.Config
+		size int32
+	}{{&s.pool, cfg, size}, {&s.urgent, keyed, urgentConns}, {&s.locks, cfg, locksConns}, {&s.waker, lax, 1}} {
+		var err error
+		if *p.pool, err = newPool(ctx, p.cfg, p.size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // tune sets what every connection has.
-func tune(cfg *pgxpool.Config) {
+func tune(cfg *pgxpool.Config, pooling Pooling) {
 	cfg.ConnConfig.RuntimeParams["application_name"] = "quicproquo-cell"
 	cfg.ConnConfig.RuntimeParams["timezone"] = "UTC"
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = connectPatience
 	}
-	// A client that goes away in the middle of a call must not cost the pool a connection each time.
-	cfg.ConnConfig.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, CancelRequestDelay: cancelDelay, DeadlineDelay: abortDelay}
+	cfg.ConnConfig.BuildContextWatcherHandler = newCancelQuery
+	cfg.ConnConfig.OnPgError = keepAfter(cfg.ConnConfig.ValidateConnect != nil)
+	if pooling == PoolingTransaction {
+		cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+		cfg.AfterConnect = afterConnect("")
+		return
 	}
-	cfg.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
+	cfg.AfterConnect = afterConnect("on")
+}
+
+// keepAfter says whether a connection is of use after an error: not after a fatal one, and, when the connection string
+// asks for a certain kind of server (target_session_attrs), not to one that has become read-only.
+func keepAfter(choosy bool) pgconn.PgErrorHandler {
+	return func(_ *pgconn.PgConn, err *pgconn.PgError) bool {
+		return err.SeverityUnlocalized != "FATAL" && (!choosy || err.Code != "25006")
+	}
+}
+
+// afterConnect readies a connection. synchronousCommit is set for its session, where it has one: what the server or the
+// role has as default does not decide whether an acknowledgement is a promise. remote_apply, which promises more than on, stays.
+func afterConnect(synchronousCommit string) func(context.Context, *pgx.Conn) error {
+	return func(ctx context.Context, c *pgx.Conn) error {
 		registerID(c.TypeMap())
-		return nil
+		if synchronousCommit == "" {
+			return nil
+		}
+		_, err := c.Exec(ctx, `SELECT set_config('synchronous_commit', '`+synchronousCommit+`', false)
+			WHERE current_setting('synchronous_commit') NOT IN ('`+synchronousCommit+`', 'remote_apply') OR '`+synchronousCommit+`' = 'off'`)
+		return err
 	}
 }
 
@@ -102,7 +157,7 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, size int32) (*pgxpool.Poo
 	cfg.MaxConns = size
 	cfg.MinConns, cfg.MinIdleConns = min(cfg.MinConns, size), min(cfg.MinIdleConns, size)
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
-	if err != nil {
+	if err != nil { // Of the configuration: nothing connects yet.
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return pool, nil
@@ -110,8 +165,14 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, size int32) (*pgxpool.Poo
 
 // Close waits for connections in use and closes them all.
 func (s *Store) Close() {
-	s.pool.Close()
-	s.urgent.Close()
+	for _, p := range s.pools() {
+		p.Close()
+	}
+}
+
+// pools are those that could be opened.
+func (s *Store) pools() []*pgxpool.Pool {
+	return slices.DeleteFunc([]*pgxpool.Pool{s.pool, s.urgent, s.locks, s.waker}, func(p *pgxpool.Pool) bool { return p == nil })
 }
 
 // Ping reports whether the database answers.
@@ -119,8 +180,11 @@ func (s *Store) Ping(ctx context.Context) error { return classify(s.pool.Ping(ct
 
 // Stats returns how many connections are in use and open.
 func (s *Store) Stats() (inUse, open int32) {
-	a, b := s.pool.Stat(), s.urgent.Stat()
-	return a.AcquiredConns() + b.AcquiredConns(), a.TotalConns() + b.TotalConns()
+	for _, p := range s.pools() {
+		stat := p.Stat()
+		inUse, open = inUse+stat.AcquiredConns(), open+stat.TotalConns()
+	}
+	return inUse, open
 }
 
 // Cell is the database's own identity.
@@ -172,7 +236,7 @@ func classify(err error) error {
 	var connect *pgconn.ConnectError
 	switch {
 	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrExists), errors.Is(err, ErrUnavailable), errors.Is(err, ErrConflict), errors.Is(err, ErrTooMany),
-		errors.Is(err, ErrChanged), errors.Is(err, ErrNoInvitation), errors.Is(err, ErrRevoked), errors.Is(err, ErrClosed), errors.Is(err, ErrDisabled):
+		errors.Is(err, ErrChanged), errors.Is(err, ErrNoInvitation), errors.Is(err, ErrRemovalWaits), errors.Is(err, ErrRevoked), errors.Is(err, ErrClosed), errors.Is(err, ErrDisabled):
 		return err
 	case errors.Is(err, pgx.ErrNoRows):
 		return ErrNotFound

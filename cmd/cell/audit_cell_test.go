@@ -54,9 +54,10 @@ var elsewhere = map[audit.Kind]string{
 	audit.KindAdminLogin: "cell/server", audit.KindAdminAccess: "cell/server",
 	audit.KindAuditExported: "TestAuditExport", audit.KindAuditPruned: "TestAuditPrune", audit.KindSubjectResolved: "TestAuditSubject",
 	audit.KindChainLost: "cell/store", audit.KindLogRolledBack: "cell/audit", audit.KindFaultFound: "cell/audit", audit.KindEventsSuppressed: "cell/audit",
+	audit.KindGroupOpened: "cell/server", audit.KindMemberAdded: "cell/server", audit.KindMemberRemoved: "cell/server", audit.KindRoleChanged: "cell/server",
+	audit.KindChannelRetention: "cell/server", audit.KindGenerationVoted: "cell/server", audit.KindAccountBlocked: "cell/server", audit.KindAccountUnblocked: "cell/server",
 	// Of what no release does yet.
-	audit.KindMemberAdded: "", audit.KindMemberRemoved: "", audit.KindRoleChanged: "", audit.KindChannelRetention: "",
-	audit.KindAccountBlocked: "", audit.KindAccountUnblocked: "", audit.KindInviteRevoked: "",
+	audit.KindInviteRevoked: "",
 }
 
 func TestEveryKindOfEventIsAccountedFor(t *testing.T) {

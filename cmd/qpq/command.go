@@ -60,7 +60,7 @@ func (p *program) command() *cobra.Command {
 	root.MarkFlagsMutuallyExclusive("ca", "pin")
 	root.MarkFlagsRequiredTogether("client-cert", "client-key")
 	root.AddCommand(p.signupCommand(), p.loginCommand(), p.logoutCommand(), p.passwdCommand(), p.recoverCodesCommand(), p.recoverCommand(),
-		p.resetCommand(), p.trustCommand(), p.devicesCommand(), p.accountCommand(), p.whoamiCommand(), p.dmCommand(), p.readCommand(), p.versionCommand())
+		p.resetCommand(), p.trustCommand(), p.devicesCommand(), p.accountCommand(), p.whoamiCommand(), p.dmCommand(), p.readCommand(), p.contactsCommand(), p.versionCommand())
 	return root
 }
 

@@ -42,6 +42,10 @@ func sentence(m client.Message) string {
 		return fmt.Sprintf("%s deleted the account", who)
 	case client.RootKeyReset:
 		return fmt.Sprintf("the cell says that %s started over with other keys", who)
+	case client.ContactAsks:
+		return fmt.Sprintf("%[1]s asks to write to you: qpq contacts accept %[1]s, or block", who)
+	case client.ContactAccepts:
+		return fmt.Sprintf("%s accepts to be written to; what waited is sent", who)
 	}
 	return fmt.Sprintf("the cell says something of %s that needs a newer program", who)
 }

@@ -76,6 +76,9 @@ func (p *program) dm(ctx context.Context, name string, words []string) error {
 	}
 	defer c.Close()
 	sent, err := c.SendDM(ctx, name, text)
+	if waits := (*client.PendingError)(nil); errors.As(err, &waits) {
+		return p.printPending(waits)
+	}
 	if err != nil {
 		return err
 	}

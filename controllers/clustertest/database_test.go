@@ -63,6 +63,7 @@ func TestOwnDatabase(t *testing.T) {
 		t.Error(err)
 	}
 	w.checkDatabaseMoves()
+	w.checkPooling()
 }
 
 // checkDatabaseMoves: another URI is migrated, and then the servers restart
@@ -76,6 +77,27 @@ func (w *world) checkDatabaseMoves() {
 	w.eventually("another revision", func() error { return w.generation("demo", &servers, servers.Generation+1) })
 	w.rollOut("demo", "192.0.2.10")
 	w.awaits("demo", status.CurrentStatus)
+}
+
+// checkPooling: servers restart to learn of a pooler; the database is the same
+// and is not migrated again, nor is the policy another.
+func (w *world) checkPooling() {
+	w.Helper()
+	before := w.cell("demo").Status
+	var servers appsv1.Deployment
+	w.must(w.Get(w.Context(), w.key("demo"), &servers))
+	w.apply("demo", "{database: {secretRef: {name: chat-database, key: DSN}, pooling: transaction}}")
+	w.eventually("another revision", func() error { return w.generation("demo", &servers, servers.Generation+1) })
+	w.rollOut("demo", "192.0.2.10")
+	w.awaits("demo", status.CurrentStatus)
+	var config corev1.ConfigMap
+	w.must(w.Get(w.Context(), w.key("demo-config"), &config))
+	if text := config.Data["cell.yaml"]; !strings.Contains(text, "databasePooling: transaction\n") {
+		w.Errorf("servers are told\n%s", text)
+	}
+	if now := w.cell("demo").Status; now.Migration != before.Migration || now.PolicyHash != before.PolicyHash {
+		w.Errorf("the status was %+v and is %+v", before, now)
+	}
 }
 
 // An embedded database that stops answering is seen.

@@ -27,6 +27,9 @@ func TestAPIServerRefuses(t *testing.T) {
 		`{database: {embedded: {storage: {size: 1Mi}}}}`:         "is less than 1Gi",
 		`{retention: {messages: 8d}}`:                            "is not a duration",
 		`{limits: {maxPayloadBytes: 6000000}}`:                   "spec.limits.maxPayloadBytes",
+		`{limits: {messagesPerChannel: -1}}`:                     "spec.limits.messagesPerChannel",
+		`{database: {embedded: {}, pooling: transaction}}`:       "the embedded one has none; write pooling: session",
+		`{database: {secretRef: {name: a}, pooling: statement}}`: "Unsupported value",
 		`{limits: {requestPerSecond: 1}}`:                        "requestPerSecond",
 		`{mls: {keyPackageLifetime: 2h, lastResortLifetime: x}}`: "is not a duration",
 	} {

@@ -28,6 +28,7 @@ type fakeServer struct {
 	frozen bool
 	policy string
 	chain  [][]byte
+	unsafe string
 }
 
 func (f *fakeServers) add(ip, cell string) {
@@ -77,6 +78,12 @@ func (f *fakeServers) Policy(ctx context.Context, ip string) (string, error) {
 	}
 	sum := sha256.Sum256([]byte(cm.Data["policy.yaml"]))
 	return hex.EncodeToString(sum[:]), nil
+}
+
+// Durability implements controllers.ServerProbe.
+func (f *fakeServers) Durability(_ context.Context, ip string) (string, error) {
+	server, err := f.get(ip)
+	return server.unsafe, err
 }
 
 // Chain implements controllers.ServerProbe.

@@ -3,8 +3,10 @@
 package podcheck
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +24,9 @@ const alpn = "qpq/1"
 // maxAnswer bounds what is read of an answer: a hash in hex and a newline.
 const maxAnswer = 256
 
+// maxReport bounds a report in JSON.
+const maxReport = 16 << 10
+
 // Pods asks pods. The zero value asks nobody: both ports are needed. It may be
 // used from any goroutine.
 type Pods struct {
@@ -31,26 +36,52 @@ type Pods struct {
 
 // Policy returns the hash of the policy in use at a pod's address.
 func (p Pods) Policy(ctx context.Context, ip string) (string, error) {
-	url := "http://" + net.JoinHostPort(ip, strconv.Itoa(p.OpsPort)) + "/policy"
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	body, err := p.get(ctx, ip, "/policy", maxAnswer)
+	return strings.TrimSpace(string(body)), err
+}
+
+// Durability returns what is wrong with the settings of the database that the
+// server at a pod's address uses, and what to do; nothing when they are safe.
+func (p Pods) Durability(ctx context.Context, ip string) (string, error) {
+	body, err := p.get(ctx, ip, "/durability", maxReport)
 	if err != nil {
 		return "", err
+	}
+	var report struct {
+		Reduced  bool
+		Problems []struct{ Setting, Value, Message string }
+	}
+	if err := json.Unmarshal(body, &report); err != nil {
+		return "", fmt.Errorf("the answer about durability is not as it should be: %w", err)
+	}
+	if !report.Reduced {
+		return "", nil
+	}
+	var texts []string
+	for _, problem := range report.Problems {
+		texts = append(texts, fmt.Sprintf("%s is %q: %s", problem.Setting, problem.Value, problem.Message))
+	}
+	return cmp.Or(strings.Join(texts, "; "), "the database's settings are such that it may lose what it has acknowledged"), nil
+}
+
+// get asks the ops port.
+func (p Pods) get(ctx context.Context, ip, path string, most int64) ([]byte, error) {
+	url := "http://" + net.JoinHostPort(ip, strconv.Itoa(p.OpsPort)) + path
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return nil, err
 	}
 	// Each question is one of a kind: nothing is kept open.
 	transport := &http.Transport{DisableKeepAlives: true}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
-	if err != nil {
-		return "", err
-	}
 	if response.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s answers %s", url, response.Status)
+		return nil, fmt.Errorf("%s answers %s", url, response.Status)
 	}
-	return strings.TrimSpace(string(body)), nil
+	return io.ReadAll(io.LimitReader(response.Body, most))
 }
 
 // errNoTLS cannot happen: QUIC has no connections without TLS.

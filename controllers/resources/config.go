@@ -22,6 +22,7 @@ type config struct {
 	Listen          string `json:"listen"`
 	OpsListen       string `json:"opsListen"`
 	DatabaseURIFile string `json:"databaseURIFile"`
+	DatabasePooling string `json:"databasePooling,omitempty"`
 	KeysFile        string `json:"keysFile"`
 	PolicyFile      string `json:"policyFile"`
 	CertFile        string `json:"certFile"`
@@ -43,6 +44,7 @@ func Config(cell *v1alpha1.MessagingCell) (*corev1.ConfigMap, error) {
 		Listen:          fmt.Sprintf(":%d", QUICPort),
 		OpsListen:       fmt.Sprintf(":%d", OpsPort),
 		DatabaseURIFile: path.Join(databaseDir, DatabaseURIKey),
+		DatabasePooling: databasePooling(cell),
 		KeysFile:        path.Join(keysDir, KeysKey),
 		PolicyFile:      path.Join(policyDir, PolicyKey),
 		CertFile:        path.Join(tlsDir, corev1.TLSCertKey),
@@ -55,6 +57,16 @@ func Config(cell *v1alpha1.MessagingCell) (*corev1.ConfigMap, error) {
 		return nil, fmt.Errorf("build configuration of %s: %w", cell.Name, err)
 	}
 	return configMap(cell, ConfigName(cell), ComponentServer, map[string]string{ConfigKey: string(file)}), nil
+}
+
+// databasePooling is empty where a server means session by itself: a file that
+// says no more than before restarts no server, and servers of a release that
+// does not know the field can read it.
+func databasePooling(cell *v1alpha1.MessagingCell) string {
+	if d := &cell.Spec.Database; d.SecretRef != nil && d.Pooling == v1alpha1.DatabasePoolingTransaction {
+		return string(d.Pooling)
+	}
+	return ""
 }
 
 func configMap(cell *v1alpha1.MessagingCell, name, component string, data map[string]string) *corev1.ConfigMap {

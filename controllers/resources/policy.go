@@ -40,6 +40,7 @@ func limits(spec *v1alpha1.LimitsSpec, trusted []netip.Prefix) policy.Limits {
 		RequestBurst:          int(spec.RequestBurst),
 		LoginsPerMinute:       int(spec.LoginsPerMinute),
 		LookupsPerMinute:      int(spec.LookupsPerMinute),
+		MessagesPerChannel:    int(spec.MessagesPerChannel),
 		ConnectionsPerIP:      int(spec.ConnectionsPerIP),
 		MaxConnections:        int(spec.MaxConnections),
 		HandshakesBeforeRetry: int(spec.HandshakesBeforeRetry),

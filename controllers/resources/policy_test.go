@@ -20,7 +20,7 @@ func TestPolicyFileGolden(t *testing.T) {
 		"policy-default.yaml": "{}",
 		"policy-full.yaml": `{contacts: request, signup: invitation,
 			limits: {requestsPerSecond: 1, requestBurst: 2, connectionsPerIP: 3, maxConnections: 4, maxPayloadBytes: 65536,
-				loginsPerMinute: 7, lookupsPerMinute: 8, handshakesBeforeRetry: 9, maxInFlightPerDevice: 5, trustedRanges: ["10.1.2.3/8", "2001:db8::/32"]},
+				messagesPerChannel: 11, loginsPerMinute: 7, lookupsPerMinute: 8, handshakesBeforeRetry: 9, maxInFlightPerDevice: 5, trustedRanges: ["10.1.2.3/8", "2001:db8::/32"]},
 			retention: {messages: 1h30m, dedupWindow: 7200s, inbox: 3h, audit: 25h, history: false},
 			mls: {keyPackageLifetime: 4h, lastResortLifetime: 25h, maxKeyPackagesPerDevice: 6},
 			sessions: {accessTokenTTL: 90s, refreshTokenTTL: 5h, maxAge: 6h},
@@ -67,11 +67,11 @@ func TestPolicyAcceptsTheRangesOfTheAPI(t *testing.T) {
 	t.Parallel()
 	for name, spec := range map[string]string{
 		"least": `{limits: {requestsPerSecond: 1, requestBurst: 1, connectionsPerIP: 1, maxConnections: 1, maxPayloadBytes: 16384, maxInFlightPerDevice: 1,
-			loginsPerMinute: 1, lookupsPerMinute: 1, handshakesBeforeRetry: 1},
+			messagesPerChannel: 0, loginsPerMinute: 1, lookupsPerMinute: 1, handshakesBeforeRetry: 1},
 			retention: {messages: 1h, dedupWindow: 1h, inbox: 1h, audit: 24h}, mls: {keyPackageLifetime: 1h, lastResortLifetime: 24h, maxKeyPackagesPerDevice: 1},
 			sessions: {accessTokenTTL: 1m, refreshTokenTTL: 1h, maxAge: 1h}}`,
 		"most": `{limits: {requestsPerSecond: 100000, requestBurst: 200000, connectionsPerIP: 100000, maxConnections: 1000000, maxPayloadBytes: 5242880, maxInFlightPerDevice: 4096,
-			loginsPerMinute: 600000, lookupsPerMinute: 600000, handshakesBeforeRetry: 100000},
+			messagesPerChannel: 1000000, loginsPerMinute: 600000, lookupsPerMinute: 600000, handshakesBeforeRetry: 100000},
 			retention: {messages: 8760h, dedupWindow: 2160h, inbox: 8760h, audit: 87600h}, mls: {keyPackageLifetime: 720h, lastResortLifetime: 8760h, maxKeyPackagesPerDevice: 1000},
 			sessions: {accessTokenTTL: 24h, refreshTokenTTL: 8760h, maxAge: 87600h},
 			access: {clientCertificates: required, clientCAConfigMapRef: {name: a}, admins: [{name: "` + strings.Repeat("é", 253) + `", role: auditor}]}}`,

@@ -159,7 +159,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if pf.pid == s.proc.pid() && pf.status == "ready" {
+			if pf.pid == s.proc.pid() && (pf.status == "ready" || pf.status == "standby") { // A standby takes reading connections.
 				return nil
 			}
 		}

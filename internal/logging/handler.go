@@ -24,7 +24,7 @@ var vocabulary = map[string]class{
 	"action": cleaned, "because": cleaned, "build": cleaned, "cell": cleaned, "cellImage": cleaned, "code": cleaned, "component": cleaned,
 	"connection": cleaned, "contacts": cleaned, "error": cleaned, "fault": cleaned, "found": public, "hash": public, "in": cleaned, "kind": cleaned,
 	"level": cleaned, "limit": cleaned, "method": cleaned, "namespaces": cleaned, "object": cleaned, "ops": cleaned, "panic": cleaned,
-	"partitions": cleaned, "phase": cleaned, "policy": public, "postgresImage": cleaned, "quic": cleaned, "reason": cleaned, "release": cleaned,
+	"partitions": cleaned, "phase": cleaned, "policy": public, "postgresImage": cleaned, "problems": cleaned, "quic": cleaned, "reason": cleaned, "release": cleaned,
 	"result": cleaned, "role": cleaned, "seen": public, "stack": public, "step": cleaned, "version": cleaned,
 }
 

@@ -23,6 +23,7 @@ var ruleCases = []ruleCase{
 	{path: "spec.endpoint.host", message: "is neither", good: `{endpoint: {host: "2001:db8::1"}}`, bad: `{endpoint: {host: "https://chat.example.org"}}`, printed: `spec.endpoint.host: "https://chat.example.org" is neither a DNS name nor an IP address; write one such as chat.example.org`},
 	{path: "spec.endpoint.tls.secretName", message: "is not the name", good: `{endpoint: {tls: {secretName: chat-tls}}}`, bad: `{endpoint: {tls: {secretName: chat_tls}}}`},
 	{path: "spec.database", message: "needs exactly one", good: `{database: {secretRef: {name: a}}}`, bad: `{database: {secretRef: {name: a}, embedded: {}}}`},
+	{path: "spec.database", message: "is about a pooler", good: `{database: {secretRef: {name: a}, pooling: transaction}}`, bad: `{database: {embedded: {}, pooling: transaction}}`, printed: `spec.database.pooling: "transaction" is about a pooler in front of your own PostgreSQL, and the embedded one has none; write pooling: session, or leave it out`},
 	{path: "spec.database", message: "cannot change between", old: `{}`, good: `{database: {embedded: {}}}`, bad: `{database: {secretRef: {name: a}}}`},
 	{path: "spec.database.secretRef.name", message: "is not the name", good: `{database: {secretRef: {name: a.b}}}`, bad: `{database: {secretRef: {name: A}}}`},
 	{path: "spec.database.secretRef.key", message: "is not a key", good: `{database: {secretRef: {name: a, key: DB_uri.1}}}`, bad: `{database: {secretRef: {name: a, key: "a/b"}}}`},

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"time"
+
 	"quicproquo.dev/schema"
 	"quicproquo.dev/schema/ids"
 )
@@ -75,32 +77,78 @@ func decodeOpenDMRequest(s schema.OpenDmRequest) (*OpenDMRequest, error) {
 // Channel is a channel as a member account sees it.
 type Channel struct {
 	ChannelID  ids.ID
-	Generation uint32 // 0: no MLS group yet.
-	Peer       Account
+	Generation uint32  // 0: no MLS group yet.
+	Peer       Account // The other side of a DM; zero for a group.
 	LastSeq    uint64
+	Kind       ChannelKind
+	Epoch      uint64
+	Role       ChannelRole   // The caller's; 0 of an older cell.
+	Retention  time.Duration // Whole seconds on the wire; 0: the policy's.
+	History    History
+	Contact    ContactState // Of a DM's two accounts.
 }
 
-func (r *Channel) sizeHint() int { return r.Peer.sizeHint() }
+// The schema's own names.
+type (
+	// ChannelKind is what a channel is: for two, or for any number.
+	ChannelKind = schema.ChannelKind
+	// ChannelRole is what an account is in a channel.
+	ChannelRole = schema.ChannelRole
+	// History says whether messages are kept once every device has acknowledged them.
+	History = schema.History
+)
 
-func (r *Channel) encodeResponse(p schema.Response) error {
-	return fill(p.NewChannel, func(s schema.Channel) error {
-		s.SetGeneration(r.Generation)
-		s.SetLastSeq(r.LastSeq)
-		return first(s.SetChannelId(r.ChannelID[:]), fill(s.NewPeer, r.Peer.encode))
-	})
+// The kinds, roles and ways to keep messages.
+const (
+	ChannelDirect = schema.ChannelKind_direct
+	ChannelGroup  = schema.ChannelKind_group
+
+	RoleMember    = schema.ChannelRole_member
+	RoleModerator = schema.ChannelRole_moderator
+	RoleAdmin     = schema.ChannelRole_admin
+
+	HistoryPolicy = schema.History_policy
+	HistoryOn     = schema.History_on
+	HistoryOff    = schema.History_off
+)
+
+func (r *Channel) sizeHint() int { return 160 + r.Peer.sizeHint() }
+
+func (r *Channel) encodeResponse(p schema.Response) error { return fill(p.NewChannel, r.encode) }
+
+func (r *Channel) encode(s schema.Channel) error {
+	s.SetGeneration(r.Generation)
+	s.SetLastSeq(r.LastSeq)
+	s.SetKind(r.Kind)
+	s.SetEpoch(r.Epoch)
+	s.SetRole(r.Role)
+	s.SetRetentionSec(seconds(r.Retention))
+	s.SetHistory(r.History)
+	s.SetContact(r.Contact)
+	if !r.Peer.AccountID.IsZero() {
+		if err := fill(s.NewPeer, r.Peer.encode); err != nil {
+			return err
+		}
+	}
+	return s.SetChannelId(r.ChannelID[:])
 }
 
 func decodeChannel(s schema.Channel) (*Channel, error) {
 	var d decoder
-	peer, err := s.Peer()
-	if err != nil {
-		return nil, err
+	r := &Channel{ChannelID: d.id("channelId")(s.ChannelId()), Generation: s.Generation(), LastSeq: s.LastSeq(), Kind: s.Kind(), Epoch: s.Epoch(),
+		Role: s.Role(), Retention: time.Duration(s.RetentionSec()) * time.Second, History: s.History(), Contact: s.Contact()}
+	if s.Kind() == ChannelDirect {
+		peer, err := s.Peer()
+		if err != nil {
+			return nil, err
+		}
+		account, err := decodeAccount(peer)
+		if err != nil {
+			return nil, err
+		}
+		r.Peer = *account
 	}
-	account, err := decodeAccount(peer)
-	if err != nil {
-		return nil, err
-	}
-	return result(&d, &Channel{ChannelID: d.id("channelId")(s.ChannelId()), Generation: s.Generation(), Peer: *account, LastSeq: s.LastSeq()})
+	return result(&d, r)
 }
 
 // CreateGroupRequest creates the MLS group of a channel's next generation; the first creator wins.
@@ -120,45 +168,64 @@ type DeviceWelcome struct {
 // Method implements Request.
 func (*CreateGroupRequest) Method() string { return "createGroup" }
 func (r *CreateGroupRequest) sizeHint() int {
-	n := len(r.GroupInfo)
-	for _, w := range r.Welcomes {
-		n += len(w.Welcome) + 64
-	}
-	return n
+	return len(r.GroupInfo) + welcomes(r.Welcomes).sizeHint()
 }
 
 func (r *CreateGroupRequest) encodeRequest(q schema.Request) error {
 	return fill(q.NewCreateGroup, func(s schema.CreateGroupRequest) error {
 		s.SetGeneration(r.Generation)
-		list, err := s.NewWelcomes(int32(len(r.Welcomes))) //nolint:gosec // at most 1,024.
-		if err != nil {
-			return err
-		}
-		for i, w := range r.Welcomes {
-			if err := first(list.At(i).SetDeviceId(w.DeviceID[:]), list.At(i).SetWelcome(w.Welcome)); err != nil {
-				return err
-			}
-		}
-		return first(s.SetChannelId(r.ChannelID[:]), s.SetGroupInfo(r.GroupInfo))
+		return first(welcomes(r.Welcomes).encode(s.NewWelcomes), s.SetChannelId(r.ChannelID[:]), s.SetGroupInfo(r.GroupInfo))
 	})
 }
 
 func decodeCreateGroupRequest(s schema.CreateGroupRequest) (*CreateGroupRequest, error) {
 	var d decoder
-	r := &CreateGroupRequest{ChannelID: d.id("channelId")(s.ChannelId()), Generation: s.Generation(),
-		GroupInfo: d.bytes("groupInfo", 1, MaxGroupInfo)(s.GroupInfo())}
-	if r.Generation == 0 {
+	return result(&d, &CreateGroupRequest{ChannelID: d.id("channelId")(s.ChannelId()), Generation: d.generation(s.Generation()),
+		GroupInfo: d.bytes("groupInfo", 1, MaxGroupInfo)(s.GroupInfo()), Welcomes: d.welcomes(s.Welcomes())})
+}
+
+// generation takes any but 0, which is none.
+func (d *decoder) generation(n uint32) uint32 {
+	if n == 0 {
 		d.fail(Errorf(CodeInvalidArgument, "generations start at 1").With("field", "generation"))
 	}
-	list, err := s.Welcomes()
+	return n
+}
+
+type welcomes []DeviceWelcome
+
+func (list welcomes) sizeHint() int {
+	n := 0
+	for _, w := range list {
+		n += len(w.Welcome) + 64
+	}
+	return n
+}
+
+func (list welcomes) encode(create func(int32) (schema.DeviceWelcome_List, error)) error {
+	l, err := create(int32(len(list))) //nolint:gosec // at most 1,024.
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for i := range d.count("welcomes", list.Len(), MaxWelcomes) {
-		w := list.At(i)
-		r.Welcomes = append(r.Welcomes, DeviceWelcome{DeviceID: d.id("deviceId")(w.DeviceId()), Welcome: d.bytes("welcome", 1, MaxWelcome)(w.Welcome())})
+	for i, w := range list {
+		if err := first(l.At(i).SetDeviceId(w.DeviceID[:]), l.At(i).SetWelcome(w.Welcome)); err != nil {
+			return err
+		}
 	}
-	return result(&d, r)
+	return nil
+}
+
+func (d *decoder) welcomes(l schema.DeviceWelcome_List, err error) []DeviceWelcome {
+	if err != nil {
+		d.fail(err)
+		return nil
+	}
+	var list []DeviceWelcome
+	for i := range d.count("welcomes", l.Len(), MaxWelcomes) {
+		w := l.At(i)
+		list = append(list, DeviceWelcome{DeviceID: d.id("deviceId")(w.DeviceId()), Welcome: d.bytes("welcome", 1, MaxWelcome)(w.Welcome())})
+	}
+	return list
 }
 
 // CreateGroupResponse tells the winner where the new generation starts.

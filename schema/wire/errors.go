@@ -51,6 +51,8 @@ const (
 	CodeInvalidInvitation     = schema.ErrorCode_invalidInvitation
 	CodeAccountDisabled       = schema.ErrorCode_accountDisabled
 	CodeLinkExpired           = schema.ErrorCode_linkExpired
+	CodeContactPending        = schema.ErrorCode_contactPending
+	CodeRemoveFirst           = schema.ErrorCode_removeFirst
 )
 
 // Limits of an error's parts: entries and bytes. The encoder cuts what is longer, so that an error always arrives.

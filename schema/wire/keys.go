@@ -71,11 +71,13 @@ type KeyPackageStatus struct {
 func (*KeyPackageStatus) sizeHint() int { return 0 }
 
 func (r *KeyPackageStatus) encodeResponse(p schema.Response) error {
-	return fill(p.NewKeyPackageStatus, func(s schema.KeyPackageStatus) error {
-		s.SetOneTime(r.OneTime)
-		s.SetLastResortExpiresAt(millis(r.LastResortExpiresAt))
-		return nil
-	})
+	return fill(p.NewKeyPackageStatus, r.encode)
+}
+
+func (r *KeyPackageStatus) encode(s schema.KeyPackageStatus) error {
+	s.SetOneTime(r.OneTime)
+	s.SetLastResortExpiresAt(millis(r.LastResortExpiresAt))
+	return nil
 }
 
 func decodeKeyPackageStatus(s schema.KeyPackageStatus) (*KeyPackageStatus, error) {

@@ -134,6 +134,7 @@ func TestWrongTypes(t *testing.T) {
 				schema.Request_Which_uploadKeyPackages: size.PointerCount == 0, schema.Request_Which_ack: size.PointerCount == 0,
 				schema.Request_Which_setRecoveryCodes: size.PointerCount == 0, schema.Request_Which_exportAccount: true,
 				schema.Request_Which_adminExportAudit: true, schema.Request_Which_adminAuthenticate: true,
+				schema.Request_Which_listChannels: true, schema.Request_Which_listContacts: true,
 			}
 			if err == nil && allowed[which] {
 				continue

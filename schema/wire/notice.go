@@ -17,6 +17,9 @@ const (
 	NoticeDeviceRevoked  = schema.Notice_Which_deviceRevoked
 	NoticeAccountDeleted = schema.Notice_Which_accountDeleted
 	NoticeRootKeyReset   = schema.Notice_Which_rootKeyReset
+
+	NoticeContactRequested = schema.Notice_Which_contactRequested
+	NoticeContactAccepted  = schema.Notice_Which_contactAccepted
 )
 
 // Notice is what the cell tells a device in its inbox: the payload of a delivery of KindNotice. Nobody but the cell
@@ -52,6 +55,10 @@ func (n Notice) encode(s schema.Notice) error {
 		return fill(s.NewAccountDeleted, account)
 	case NoticeRootKeyReset:
 		return fill(s.NewRootKeyReset, account)
+	case NoticeContactRequested:
+		return fill(s.NewContactRequested, account)
+	case NoticeContactAccepted:
+		return fill(s.NewContactAccepted, account)
 	}
 	return Errorf(CodeInvalidArgument, "a notice of kind %d cannot be written", n.Kind)
 }
@@ -81,6 +88,10 @@ func decodeNotice(s schema.Notice) (Notice, error) {
 		return n.ofAccount(s.AccountDeleted())
 	case NoticeRootKeyReset:
 		return n.ofAccount(s.RootKeyReset())
+	case NoticeContactRequested:
+		return n.ofAccount(s.ContactRequested())
+	case NoticeContactAccepted:
+		return n.ofAccount(s.ContactAccepted())
 	}
 	return Notice{}, Errorf(CodeUnsupportedVersion, "a notice of kind %d needs a newer client", n.Kind)
 }

@@ -14,6 +14,8 @@ var everyNotice = map[string]Notice{
 	"device-revoked":  {Kind: NoticeDeviceRevoked, AccountID: alice, DeviceID: alicePhone},
 	"account-deleted": {Kind: NoticeAccountDeleted, AccountID: alice},
 	"root-key-reset":  {Kind: NoticeRootKeyReset, AccountID: alice},
+	"contact-request": {Kind: NoticeContactRequested, AccountID: alice},
+	"contact-accept":  {Kind: NoticeContactAccepted, AccountID: alice},
 }
 
 func TestNoticeRoundTrip(t *testing.T) {

@@ -60,7 +60,9 @@ func TestNoFieldIsForgotten(t *testing.T) {
 	either := map[string][]string{"request-get-account-by-name": {".AccountID"}, "request-get-account-by-id": {".Name"},
 		"request-signup-start": {".Invitation"}, "request-signup-finish": {".Invitation", ".OpaqueKey", ".RecoveryCodes"},
 		"request-login-start": {".DeviceID", ".Proof"}, "response-signup-start": {".OpaqueKey"}, "response-login-finish": {".SetPassword"},
-		"request-subscribe": {".Notices"}, "request-admin-get-account-by-name": {".AccountID"}, "request-admin-get-account-by-id": {".Name"}}
+		"response-channel": {".Kind", ".Epoch", ".Role", ".Retention", ".History", ".Contact"}, "response-channel-direct": {".Kind"},
+		"response-channel-of-a-group": {".Peer.AccountID", ".Peer.Name", ".Peer.RootKey", ".Contact"},
+		"response-channel-details":    {".Channel.Kind"}, "response-channel-list": {".Channels[0].Kind"}, "request-subscribe": {".Notices"}, "request-admin-get-account-by-name": {".AccountID"}, "request-admin-get-account-by-id": {".Name"}}
 	for _, s := range samples() {
 		got, err := Unmarshal(mustMarshal(t, s.env))
 		if err != nil {
@@ -85,7 +87,7 @@ func bodyTypes() map[string]reflect.Type {
 	types := map[string]reflect.Type{
 		"Envelope": reflect.TypeFor[Envelope](), "Detail": reflect.TypeFor[Detail](), "DeviceWelcome": reflect.TypeFor[DeviceWelcome](),
 		"ClaimedKeyPackage": reflect.TypeFor[ClaimedKeyPackage](), "Ack": reflect.TypeFor[Ack](), "RecoveryCode": reflect.TypeFor[RecoveryCode](), "Content": reflect.TypeFor[Content](),
-		"Device": reflect.TypeFor[Device](), "DeviceNotice": reflect.TypeFor[Notice](), "AccountNotice": reflect.TypeFor[Notice](),
+		"Device": reflect.TypeFor[Device](), "ChannelMember": reflect.TypeFor[ChannelMember](), "Contact": reflect.TypeFor[Contact](), "DeviceNotice": reflect.TypeFor[Notice](), "AccountNotice": reflect.TypeFor[Notice](),
 	}
 	for _, s := range samples() {
 		body := reflect.TypeOf(s.env.Body).Elem()
@@ -123,7 +125,7 @@ func TestEveryFieldOfTheSchemaIsCarried(t *testing.T) {
 			}
 		}
 	}
-	if seen < 140 {
+	if seen < 190 {
 		t.Errorf("only %d fields were looked at", seen)
 	}
 }
@@ -144,7 +146,7 @@ func TestEveryMemberHasASample(t *testing.T) {
 	requests := members(func(n uint16) schema.Request_Which { return schema.Request_Which(n) })
 	responses := members(func(n uint16) schema.Response_Which { return schema.Response_Which(n) })
 	pushes := members(func(n uint16) schema.Push_Which { return schema.Push_Which(n) })
-	if len(requests) < 41 || len(responses) < 21 || len(pushes) < 3 {
+	if len(requests) < 53 || len(responses) < 27 || len(pushes) < 5 {
 		t.Fatalf("%d requests, %d responses, %d pushes: the unions were not read", len(requests), len(responses), len(pushes))
 	}
 	for _, s := range samples() {

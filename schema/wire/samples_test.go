@@ -99,6 +99,19 @@ func requestSamples() []sample {
 		{"admin-end-sessions", &AdminEndSessionsRequest{AccountID: bob}},
 		{"admin-delete-account", &AdminDeleteAccountRequest{AccountID: bob, Name: "bob"}},
 		{"admin-export-audit", &AdminExportAuditRequest{After: pattern(0x75, 24)}},
+		{"open-group", &OpenGroupRequest{ChannelID: dm}},
+		{"get-channel", &GetChannelRequest{ChannelID: dm}},
+		{"list-channels", &ListChannelsRequest{After: dm}},
+		{"set-role", &SetRoleRequest{ChannelID: dm, AccountID: bob, Role: RoleModerator}},
+		{"set-retention", &SetRetentionRequest{ChannelID: dm, Retention: 24 * time.Hour, History: HistoryOff}},
+		{"get-group-info", &GetGroupInfoRequest{ChannelID: dm}},
+		{"vote-generation", &VoteGenerationRequest{ChannelID: dm, Generation: 2}},
+		{"commit", &CommitRequest{ChannelID: dm, Generation: 1, Epoch: 7, DeliveryID: deliveryID, Commit: pattern(0x81, 200), GroupInfo: pattern(0x82, 210),
+			Welcomes: []DeviceWelcome{{DeviceID: bobLaptop, Welcome: pattern(0x4c, 410)}}}},
+		{"propose", &ProposeRequest{ChannelID: dm, Generation: 1, DeliveryID: deliveryID, Proposal: pattern(0x83, 90)}},
+		{"list-contacts", &ListContactsRequest{After: bob}},
+		{"accept-contact", &AcceptContactRequest{AccountID: bob}},
+		{"block-account", &BlockAccountRequest{AccountID: bob, Blocked: true}},
 	}
 	var all []sample
 	for i, r := range requests {
@@ -117,6 +130,15 @@ func noticeFrame(n Notice) []byte {
 		panic(err)
 	}
 	return b
+}
+
+func groupChannel() *Channel {
+	return &Channel{ChannelID: dm, Generation: 1, LastSeq: 41, Kind: ChannelGroup, Epoch: 7, Role: RoleAdmin, Retention: 24 * time.Hour, History: HistoryOff}
+}
+
+func directChannel() *Channel {
+	return &Channel{ChannelID: dm, Generation: 1, Peer: Account{AccountID: bob, Name: "bob", RootKey: public(rootKey)}, LastSeq: 41, Epoch: 7,
+		Role: RoleMember, Retention: 24 * time.Hour, History: HistoryOn, Contact: ContactAccepted}
 }
 
 func twoDevices() []Device {
@@ -156,6 +178,14 @@ func responseSamples() []sample {
 		{"admin-session", &AdminSession{Name: "ops", Role: AdminRoleAuditor, ExpiresAt: sentAt.Add(time.Hour)}},
 		{"codes", &Codes{Codes: []string{"0123-4567", "89AB-CDEF"}, ExpiresAt: sentAt.Add(72 * time.Hour)}},
 		{"admin-account", &AdminAccount{AccountID: bob, Name: "bob", RootKey: public(rootKey), CreatedAt: sentAt, Disabled: true, Devices: twoDevices()}},
+		{"channel-of-a-group", groupChannel()},
+		{"channel-direct", directChannel()},
+		{"channel-details", &ChannelDetails{Channel: *directChannel(), Members: []ChannelMember{{alice, RoleAdmin, 2}, {bob, RoleMember, 1}}}},
+		{"channel-list", &ChannelList{Channels: []Channel{*directChannel()}, More: true}},
+		{"channel-group-info", &ChannelGroupInfo{Generation: 1, Epoch: 7, GroupInfo: pattern(0x82, 210), RatchetTree: pattern(0x84, 300), Seq: 40}},
+		{"generation-votes", &GenerationVotes{Votes: 2, Needed: 3}},
+		{"commit", &CommitResponse{Seq: 43, Epoch: 8, AcceptedAt: sentAt, Duplicate: true}},
+		{"contact-list", &ContactList{Contacts: []Contact{{Account{AccountID: bob, Name: "bob", RootKey: public(rootKey)}, ContactAsked, sentAt}}, More: true}},
 	}
 	var all []sample
 	for i, r := range responses {
@@ -170,6 +200,8 @@ func pushAndErrorSamples() []sample {
 			SenderAccountID: alice, SenderDeviceID: alicePhone, DeliveryID: deliveryID, AcceptedAt: sentAt.Add(20 * time.Millisecond),
 			Payload: pattern(0x4e, 50), AboutChannelID: dm}}},
 		{"push-caught-up", Envelope{Body: &CaughtUp{Deliveries: 17}}},
+		{"push-key-packages-low", Envelope{Body: &KeyPackagesLow{OneTime: 9, LastResortExpiresAt: sentAt}}},
+		{"push-behind", Envelope{Body: &Behind{ChannelID: dm, Seq: 40}}},
 		{"push-go-away", Envelope{Body: &GoAway{Reason: GoAwaySessionReplaced, Grace: 5 * time.Second}}},
 		{"error-busy", Envelope{CorrelationID: 1 << 63, Body: RetryAfterf(CodeBusy, 250*time.Millisecond, "the cell is busy; try again").
 			With("queue", "enqueue").With("depth", "1024")}},

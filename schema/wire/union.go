@@ -100,6 +100,30 @@ func decodeRequest(q schema.Request) (Request, error) {
 		return as[Request](q.AdminDeleteAccount, decodeAdminDeleteAccountRequest)
 	case schema.Request_Which_adminExportAudit:
 		return as[Request](q.AdminExportAudit, decodeAdminExportAuditRequest)
+	case schema.Request_Which_openGroup:
+		return as[Request](q.OpenGroup, decodeOpenGroupRequest)
+	case schema.Request_Which_getChannel:
+		return as[Request](q.GetChannel, decodeGetChannelRequest)
+	case schema.Request_Which_listChannels:
+		return as[Request](q.ListChannels, decodeListChannelsRequest)
+	case schema.Request_Which_setRole:
+		return as[Request](q.SetRole, decodeSetRoleRequest)
+	case schema.Request_Which_setRetention:
+		return as[Request](q.SetRetention, decodeSetRetentionRequest)
+	case schema.Request_Which_getGroupInfo:
+		return as[Request](q.GetGroupInfo, decodeGetGroupInfoRequest)
+	case schema.Request_Which_voteGeneration:
+		return as[Request](q.VoteGeneration, decodeVoteGenerationRequest)
+	case schema.Request_Which_commit:
+		return as[Request](q.Commit, decodeCommitRequest)
+	case schema.Request_Which_propose:
+		return as[Request](q.Propose, decodeProposeRequest)
+	case schema.Request_Which_listContacts:
+		return as[Request](q.ListContacts, decodeListContactsRequest)
+	case schema.Request_Which_acceptContact:
+		return as[Request](q.AcceptContact, decodeAcceptContactRequest)
+	case schema.Request_Which_blockAccount:
+		return as[Request](q.BlockAccount, decodeBlockAccountRequest)
 	}
 	return nil, Errorf(CodeUnknownMethod, "method %d is unknown here; the cell may be older than the client", q.Which())
 }
@@ -148,6 +172,18 @@ func decodeResponse(p schema.Response) (Response, error) {
 		return as[Response](p.Codes, decodeCodes)
 	case schema.Response_Which_adminAccount:
 		return as[Response](p.AdminAccount, decodeAdminAccount)
+	case schema.Response_Which_channelDetails:
+		return as[Response](p.ChannelDetails, decodeChannelDetails)
+	case schema.Response_Which_channelList:
+		return as[Response](p.ChannelList, decodeChannelList)
+	case schema.Response_Which_channelGroupInfo:
+		return as[Response](p.ChannelGroupInfo, decodeChannelGroupInfo)
+	case schema.Response_Which_generationVotes:
+		return as[Response](p.GenerationVotes, decodeGenerationVotes)
+	case schema.Response_Which_commit:
+		return as[Response](p.Commit, decodeCommitResponse)
+	case schema.Response_Which_contactList:
+		return as[Response](p.ContactList, decodeContactList)
 	}
 	return nil, Errorf(CodeUnknownMethod, "response %d is unknown here", p.Which())
 }
@@ -160,6 +196,10 @@ func decodePush(p schema.Push) (Push, error) {
 		return as[Push](p.CaughtUp, decodeCaughtUp)
 	case schema.Push_Which_goAway:
 		return as[Push](p.GoAway, decodeGoAway)
+	case schema.Push_Which_keyPackagesLow:
+		return as[Push](p.KeyPackagesLow, decodeKeyPackagesLow)
+	case schema.Push_Which_behind:
+		return as[Push](p.Behind, decodeBehind)
 	}
 	return nil, Errorf(CodeUnknownMethod, "push %d is unknown here", p.Which())
 }

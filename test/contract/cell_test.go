@@ -22,6 +22,7 @@ import (
 	"quicproquo.dev/api/v1alpha1"
 	"quicproquo.dev/cell/policy"
 	"quicproquo.dev/cell/server"
+	"quicproquo.dev/cell/store"
 	"quicproquo.dev/client/conn"
 	"quicproquo.dev/controllers/podcheck"
 	"quicproquo.dev/controllers/resources"
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // by field.
 func TestConfigurationIsTheCells(t *testing.T) {
 	t.Parallel()
-	cm, err := resources.Config(loadCell(t, "{access: {clientCASecretRef: {name: client-ca}}}"))
+	cm, err := resources.Config(loadCell(t, "{access: {clientCASecretRef: {name: client-ca}}, database: {secretRef: {name: own}, pooling: transaction}}"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,6 +56,9 @@ func TestConfigurationIsTheCells(t *testing.T) {
 		if f.IsExported() && reflect.ValueOf(c).Field(i).IsZero() {
 			t.Errorf("the operator leaves out %s", f.Tag.Get("json"))
 		}
+	}
+	if c.DatabasePooling != store.PoolingTransaction {
+		t.Errorf("the cell is told of pooling %q", c.DatabasePooling)
 	}
 	for address, port := range map[string]int{c.Listen: resources.QUICPort, c.OpsListen: resources.OpsPort} {
 		if _, got, _ := net.SplitHostPort(address); got != strconv.Itoa(port) {
@@ -80,7 +84,11 @@ type running struct {
 
 func run(t *testing.T, cell *v1alpha1.MessagingCell, others ...any) *running {
 	t.Helper()
-	r := &running{objects: build(t, cell, pgtest.New(t)), root: t.TempDir(), cell: cell}
+	database := pgtest.New(t)
+	if transactionPooling(cell) {
+		database = pgtest.Pooler(t, database)
+	}
+	r := &running{objects: build(t, cell, database), root: t.TempDir(), cell: cell}
 	r.add(others...)
 	keys, err := cellkeys.Generate().Marshal()
 	must(t, err)

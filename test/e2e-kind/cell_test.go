@@ -43,6 +43,7 @@ func TestCell(t *testing.T) {
 		{"restricted", restricted},
 		{"two people talk", twoPeopleTalk},
 		{"an admin looks after them", anAdmin},
+		{"an admin checks what is stored", storedIsChecked},
 		{"pods die", podsDie},
 		{"the operator heals", operatorHeals},
 		{"three servers", threeServers},
@@ -112,6 +113,19 @@ func twoPeopleTalk(_ *testing.T, w *world) {
 	w.bob.enter("signup", w.status)
 	w.alice.tell(w.bob, "Hello Bob, meet me at the old mill at nine")
 	w.bob.tell(w.alice, "I shall bring the map")
+}
+
+// storedIsChecked: what docs/storage.md has an admin type works in the pods, which
+// have no shell.
+func storedIsChecked(t *testing.T, w *world) {
+	for _, check := range []struct{ command, want string }{{"scrub", ": 0 damaged"}, {"keys status", "first: seals"}} {
+		args := append([]string{"exec", "deployment/" + w.cell.name, "--", "/cell"}, strings.Fields(check.command)...)
+		out := kube(t, append(args, "--config", "/etc/quicproquo/config/cell.yaml")...)
+		say(t, "cell %s:\n%s", check.command, out)
+		if !strings.Contains(out, check.want) {
+			t.Errorf("cell %s does not say %q", check.command, check.want)
+		}
+	}
 }
 
 // podsDie sends numbered messages while servers and operator are taken away.

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,18 +32,21 @@ type Cell struct {
 	OpsURL   string
 	Log      *Log
 
-	file    string // The configuration's name in Dir.
-	server  *server.Server
-	secrets *Secrets // Of the test that made it.
+	file      string // The configuration's name in Dir.
+	configure func(*server.Config)
+	server    *server.Server
+	secrets   *Secrets // Of the test that made it.
 }
 
 // Option changes a cell before it starts.
 type Option func(*setup)
 
 type setup struct {
-	policy   *policy.Policy
-	database string
-	clientCA *pki.CA
+	policy    *policy.Policy
+	database  string
+	through   func(database string) string
+	configure func(*server.Config)
+	clientCA  *pki.CA
 }
 
 // WithPolicy changes the policy, which starts as the default.
@@ -61,6 +66,16 @@ func Unlimited() Option {
 // WithDatabase takes a database other than a fresh one: it is migrated, and left alone when the test ends.
 func WithDatabase(uri string) Option { return func(s *setup) { s.database = uri } }
 
+// Through has the cell reach its database by another connection string than its own, such as that of a proxy.
+func Through(connect func(database string) string) Option {
+	return func(s *setup) { s.through = connect }
+}
+
+// WithConfig changes the configuration before each start.
+func WithConfig(change func(*server.Config)) Option {
+	return func(s *setup) { s.configure = change }
+}
+
 // New makes and starts a cell that is stopped when the test ends. The package's TestMain must be pgtest's.
 func New(t testing.TB, options ...Option) *Cell {
 	t.Helper()
@@ -72,17 +87,17 @@ func New(t testing.TB, options ...Option) *Cell {
 // Prepare makes a cell without starting it. It is stopped when the test ends.
 func Prepare(t testing.TB, options ...Option) *Cell {
 	t.Helper()
-	s := setup{policy: policy.Default()}
+	s := setup{policy: policy.Default(), through: func(database string) string { return database }, configure: func(*server.Config) {}}
 	for _, o := range options {
 		o(&s)
 	}
-	c := &Cell{Dir: t.TempDir(), Database: s.database, Addr: "127.0.0.1:0", Log: &Log{}, file: "cell.yaml", secrets: SecretsOf(t)}
+	c := &Cell{Dir: t.TempDir(), Database: s.database, Addr: "127.0.0.1:0", Log: &Log{}, file: "cell.yaml", configure: s.configure, secrets: SecretsOf(t)}
 	if c.Database == "" {
 		c.Database = newDatabase(t)
 	}
 	c.prepare(t, s)
 	if s.database != "" {
-		must(t, server.Migrate(t.Context(), c.Config(t), c.logger()))
+		must(t, server.Migrate(t.Context(), c.Config(t), c.Logger()))
 	}
 	t.Cleanup(func() { c.end(t, "the cell") })
 	return c
@@ -103,6 +118,13 @@ func (c *Cell) Replica(t testing.TB) *Cell {
 	r.Addr, r.Log, r.file, r.server = "127.0.0.1:0", &Log{}, "replica.yaml", nil
 	r.Start(t)
 	t.Cleanup(func() { r.end(t, "a replica") })
+	return &r
+}
+
+// At is the same cell at the address of another process that serves it, which is the caller's to run.
+func (c *Cell) At(addr string) *Cell {
+	r := *c
+	r.Addr, r.Log, r.OpsURL, r.server = addr, &Log{}, "", nil
 	return &r
 }
 
@@ -132,15 +154,14 @@ func (c *Cell) prepare(t testing.TB, s setup) {
 	c.CA, err = pki.NewCA("test cell", time.Now(), time.Hour)
 	must(t, err)
 	c.WriteCertificate(t)
-	keys, err := cellkeys.Generate().Marshal()
-	must(t, err)
+	c.WriteKeys(t, cellkeys.Generate())
 	rules, err := s.policy.Marshal()
 	must(t, err)
 	if s.clientCA != nil {
 		c.WriteClientCAs(t, s.clientCA)
 	}
-	for name, content := range map[string][]byte{"keys.yaml": keys, "policy.yaml": rules,
-		"database-uri": []byte(c.Database), "ca.crt": c.CA.CertPEM()} {
+	for name, content := range map[string][]byte{"policy.yaml": rules,
+		"database-uri": []byte(s.through(c.Database)), "ca.crt": c.CA.CertPEM()} {
 		must(t, os.WriteFile(c.path(name), content, 0o600))
 	}
 }
@@ -151,12 +172,25 @@ func (c *Cell) CAFile() string { return c.path("ca.crt") }
 // ConfigFile is the path of the configuration, as of the last Config or Start.
 func (c *Cell) ConfigFile() string { return c.path(c.file) }
 
+// KeysFile is the path of the keys file.
+func (c *Cell) KeysFile() string { return c.path("keys.yaml") }
+
+// WriteKeys writes the keys file, which a server reads when it starts.
+func (c *Cell) WriteKeys(t testing.TB, k *cellkeys.Keys) {
+	t.Helper()
+	b, err := k.Marshal()
+	must(t, err)
+	must(t, os.WriteFile(c.KeysFile(), b, 0o600))
+}
+
 // Config writes the configuration file, with Addr as it is now, and returns what is in it.
 func (c *Cell) Config(t testing.TB) *server.Config {
 	t.Helper()
-	b, err := yaml.Marshal(server.Config{Version: server.Version, Listen: c.Addr, OpsListen: "127.0.0.1:0", DatabaseURIFile: c.path("database-uri"),
+	made := server.Config{Version: server.Version, Listen: c.Addr, OpsListen: "127.0.0.1:0", DatabaseURIFile: c.path("database-uri"),
 		KeysFile: c.path("keys.yaml"), PolicyFile: c.path("policy.yaml"), CertFile: c.path("tls.crt"), KeyFile: c.path("tls.key"),
-		ClientCAFile: c.path(clientCAFile), DrainTimeout: "500ms"})
+		ClientCAFile: c.path(clientCAFile), DrainTimeout: "500ms"}
+	c.configure(&made)
+	b, err := yaml.Marshal(made)
 	must(t, err)
 	must(t, os.WriteFile(c.ConfigFile(), b, 0o600))
 	config, err := server.LoadConfig(c.ConfigFile())
@@ -167,7 +201,7 @@ func (c *Cell) Config(t testing.TB) *server.Config {
 // Start serves the cell, again after a Stop.
 func (c *Cell) Start(t testing.TB) {
 	t.Helper()
-	s, err := server.Start(t.Context(), c.Config(t), server.Release{Name: "cell", Version: "test"}, c.logger())
+	s, err := server.Start(t.Context(), c.Config(t), server.Release{Name: "cell", Version: "test"}, c.Logger())
 	must(t, err)
 	c.server, c.Addr, c.OpsURL = s, s.Addr().String(), "http://"+s.OpsAddr().String()
 	c.secrets.Own(c.Addr)
@@ -188,6 +222,19 @@ func (c *Cell) Ops(t testing.TB, path string) string {
 	return string(b)
 }
 
+// Metric is a series' value as the ops port shows it, with its labels as they are written there; 0 when it is not there.
+func (c *Cell) Metric(t testing.TB, series string) float64 {
+	t.Helper()
+	for line := range strings.Lines(c.Ops(t, "/metrics")) {
+		if value, ok := strings.CutPrefix(line, series+" "); ok {
+			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			must(t, err)
+			return v
+		}
+	}
+	return 0
+}
+
 // Stop drains and stops the cell, if it runs.
 func (c *Cell) Stop(t testing.TB) {
 	t.Helper()
@@ -198,8 +245,9 @@ func (c *Cell) Stop(t testing.TB) {
 	c.server = nil
 }
 
-func (c *Cell) logger() *slog.Logger {
-	return logging.New(c.Log, logging.Options{Level: slog.LevelDebug}) // As programs do.
+// Logger is what the cell logs with, to Log, as programs do.
+func (c *Cell) Logger() *slog.Logger {
+	return logging.New(c.Log, logging.Options{Level: slog.LevelDebug})
 }
 
 func must(t testing.TB, err error) {

@@ -95,3 +95,20 @@ func (c *Cell) Hold(t testing.TB, sql string) (release func()) {
 	t.Cleanup(release)
 	return release
 }
+
+// Query is the first column of the first row of a query in the cell's database, as text.
+func (c *Cell) Query(t testing.TB, sql string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, c.Database)
+	must(t, err)
+	defer conn.Close(ctx)
+	rows, err := conn.Query(ctx, sql, pgx.QueryExecModeSimpleProtocol)
+	must(t, err)
+	defer rows.Close()
+	if !rows.Next() {
+		t.Fatalf("%s: no row: %v", sql, rows.Err())
+	}
+	return string(rows.RawValues()[0])
+}

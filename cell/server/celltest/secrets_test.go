@@ -79,7 +79,7 @@ func (*recorder) Helper() {}
 func TestALeakFailsTheTest(t *testing.T) {
 	t.Parallel()
 	c := &Cell{Log: &Log{}, secrets: taught(t)}
-	log := c.logger()
+	log := c.Logger()
 	log.Info("fine", "account", ids.New(), "method", "enqueue")
 	r := &recorder{T: t}
 	c.secrets.Check(r, "the cell", c.Log.String())

@@ -1,0 +1,197 @@
+package store
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"quicproquo.dev/schema/ids"
+)
+
+// A small batch takes one round trip instead of two when its channels are as this process left them: it is decided by
+// the heads as they are remembered, and stored by a statement that stores nothing unless the database agrees. Where
+// that does not hold, another process writes to the channel or a message is no new one, the batch takes two after all.
+
+const (
+	expressMost = 32   // Messages; of more, what they cost in any case outweighs a round trip.
+	headsMost   = 4096 // Remembered.
+)
+
+// headCache remembers the heads of channels that this process wrote to. It is safe for concurrent use.
+type headCache struct {
+	mu    sync.Mutex
+	heads map[ids.ID]remembered
+}
+
+// remembered is a head as a transaction of this process left it.
+type remembered struct {
+	head head
+	sure bool // Nobody else had written between that transaction and the one before it: so it may go on.
+}
+
+// expect returns copies of the heads of channels, if all are expected to be as remembered.
+func (c *headCache) expect(channels []ids.ID) (map[ids.ID]*head, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	heads := make(map[ids.ID]*head, len(channels))
+	for _, id := range channels {
+		r, ok := c.heads[id]
+		if !ok || !r.sure {
+			return nil, false
+		}
+		h := r.head
+		h.before = h.lastSeq
+		heads[id] = &h
+	}
+	return heads, true
+}
+
+// remember notes the head of a channel after a commit that made its row version. found is the row's version before.
+func (c *headCache) remember(id ids.ID, h head, found, version int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.heads == nil || len(c.heads) >= headsMost {
+		c.heads = map[ids.ID]remembered{}
+	}
+	before, known := c.heads[id]
+	h.version, h.grown = version, false
+	c.heads[id] = remembered{h, known && before.head.version == found}
+}
+
+// forgetAll is for when the database may be another than before: one that was restored, or took over, may have given
+// the versions that are remembered to rows of other content.
+func (c *headCache) forgetAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heads = nil
+}
+
+func (c *headCache) forget(channels []ids.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range channels {
+		delete(c.heads, id)
+	}
+}
+
+// expressSQL is storeSQL under the condition that the heads have the versions and ends expected, and that exceptionsSQL
+// would return nothing. The heads are locked before, by a statement of its own, so that this one sees what was committed
+// meanwhile. A version is the transaction that made it: it alone would do, but that transactions are counted anew in a
+// database that was restored, and after four billion of them. Therefore the end counts too, and with each new connection
+// all is forgotten.
+const expressSQL = `WITH ok AS MATERIALIZED (
+		SELECT cardinality($13::uuid[]) = (SELECT count(*) FROM unnest($13::uuid[], $15::bigint[], $18::bigint[]) AS n (id, version, seq)
+			JOIN channels c ON c.channel_id = n.id AND c.xmin::text::bigint = n.version AND c.last_seq = n.seq)
+		AND NOT EXISTS (SELECT FROM unnest($3::uuid[], $1::uuid[], $4::uuid[], $12::timestamptz[]) AS n (sender_id, channel_id, delivery_id, id_time)` + exceptionsFrom + `$16 AND $17` + exceptionsWhere + `) AS yes),
+	m AS (
+		INSERT INTO messages (` + messageColumnNames + `)
+		SELECT n.* FROM ` + messageRows + ` AS n, ok WHERE ok.yes),
+	d AS (
+		INSERT INTO delivery_ids (` + deliveryColumnNames + `)
+		SELECT n.* FROM ` + deliveryRows + ` AS n, ok WHERE ok.yes)
+	UPDATE channels c SET last_seq = n.seq FROM unnest($13::uuid[], $14::bigint[]) AS n (id, seq), ok WHERE c.channel_id = n.id AND ok.yes` + returningVersions
+
+// express stores the batch if everything is as expected. False without an error: nothing was stored.
+func (t *appendTx) express(ctx context.Context, s *Store) (bool, error) {
+	if len(t.batch) > expressMost || s.pooling == PoolingTransaction { // A pooler does not say when it connects anew.
+		return false, nil
+	}
+	channels := t.channels()
+	var ok bool
+	if t.heads, ok = s.heads.expect(channels); !ok {
+		return false, nil
+	}
+	t.earlier = make(map[deliveryKey]*Append, len(t.batch))
+	expires := make([]time.Time, len(t.batch))
+	for i, a := range t.batch {
+		expires[i] = a.Message.ExpiresAt
+	}
+	t.decide()
+	if len(t.fresh) < len(t.batch) {
+		t.withdraw(expires)
+		return false, nil
+	}
+	stored, err := t.storeIf(ctx, s, channels)
+	if err == nil && !stored {
+		s.heads.forget(channels)
+		t.withdraw(expires)
+	}
+	return stored, err
+}
+
+// withdraw takes back what was decided, for the batch to be decided anew.
+func (t *appendTx) withdraw(expires []time.Time) {
+	for _, a := range t.fresh {
+		if a.Withdraw != nil {
+			a.Withdraw()
+		}
+	}
+	for i, a := range t.batch {
+		a.Message.Seq, a.Message.ExpiresAt = 0, expires[i]
+	}
+	t.fresh = nil
+}
+
+// storeIf is read and write in one.
+func (t *appendTx) storeIf(ctx context.Context, s *Store, channels []ids.ID) (bool, error) {
+	var b pgx.Batch
+	b.Queue(begin)
+	settings := s.queueByIndex(&b)
+	b.Queue(lockHeadsSQL, channels)
+	args, heads := t.columns()
+	versions, before := newColumn(pgtype.Int8OID, len(heads), bigSize), newColumn(pgtype.Int8OID, len(heads), bigSize)
+	for _, id := range heads {
+		versions.int8(t.heads[id].version)
+		before.int8(int64(t.heads[id].before)) //nolint:gosec // below 2^63.
+	}
+	first, last := t.span()
+	b.Queue(expressSQL, append(args, versions, first, last, before)...)
+	b.Queue("COMMIT")
+	results := t.conn.SendBatch(ctx, &b)
+	defer results.Close()    //nolint:errcheck // the last read returned the error.
+	for range 2 + settings { // The locks are all that is wanted of lockHeadsSQL.
+		if _, err := results.Exec(); err != nil {
+			return false, err
+		}
+	}
+	stored, err := t.readVersions(results)
+	if err != nil {
+		return false, err
+	}
+	tag, err := results.Exec()
+	if err == nil {
+		err = committed(tag)
+	}
+	if err != nil || len(stored) == 0 {
+		return false, err
+	}
+	t.remember(s, stored)
+	return true, nil
+}
+
+// readVersions returns the versions of the rows of the heads that were moved.
+func (t *appendTx) readVersions(results pgx.BatchResults) (map[ids.ID]int64, error) {
+	rows, err := results.Query()
+	if err != nil {
+		return nil, err
+	}
+	versions := make(map[ids.ID]int64, len(t.heads))
+	var id ids.ID
+	var version int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &version}, func() error {
+		versions[id] = version
+		return nil
+	})
+	return versions, err
+}
+
+// remember notes the heads as the transaction, which has been committed, has left them.
+func (t *appendTx) remember(s *Store, versions map[ids.ID]int64) {
+	for id, version := range versions {
+		h := t.heads[id]
+		s.heads.remember(id, *h, h.version, version)
+	}
+}
