@@ -268,8 +268,12 @@ func newPolicies(t *testing.T, c *celltest.Cell) {
 		p.Limits.ConnectionsPerIP, p.Limits.RequestsPerSecond, p.Limits.RequestBurst = 2, 1, 5
 	})
 	for i := range 3 {
-		if _, err := c.DialFrom(t, "127.0.0.10"); (err == nil) != (i < 2) {
+		conn, err := c.DialFrom(t, "127.0.0.10")
+		if (err == nil) != (i < 2) {
 			t.Fatalf("connection %d: %v", i+1, err)
+		}
+		if err == nil { // The client has done its handshake before the server has; after an answer both have.
+			celltest.Must[*wire.HelloResponse](conn, &wire.HelloRequest{MinVersion: 1, MaxVersion: 1})
 		}
 	}
 	conn, err := c.DialFrom(t, "127.0.0.11")
