@@ -108,7 +108,7 @@ func delivery(t *testing.T, p *celltest.Person) *wire.Delivery {
 // has stored; then the new one alone.
 func TestThePreviousReleaseServesOnThisReleasesSchemaBesideThisOne(t *testing.T) {
 	t.Parallel()
-	here := celltest.New(t, celltest.Unlimited())
+	here := celltest.New(t, celltest.WithDatabase(pgtest.New(t, pgtest.Durable())), celltest.Unlimited()) // A cell that may lose what it has says so as an error.
 	there := startPrevious(t, here)
 	cells := map[string]*celltest.Cell{"this release": here, "the previous release": there.Cell}
 
