@@ -71,12 +71,11 @@ func newLink(e *entry) (*Link, error) {
 }
 
 func (l *Link) start(ctx context.Context, e *entry) error {
-	s, err := dial(ctx, e.opts, e.cell)
+	s, err := e.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	e.cell.ID = s.Hello().CellID
 	r, err := conn.Call[*wire.DeviceLink](ctx, s.Conn, &wire.StartDeviceLinkRequest{LinkID: l.keys.ID, Offer: l.offer})
 	if err != nil {
 		return err

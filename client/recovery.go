@@ -130,15 +130,14 @@ func Reset(ctx context.Context, o Options, name, code string) (*Client, error) {
 // lost is of no use, but the new password is then the account's.
 func (e *entry) byCode(ctx context.Context, name string, keys codes.Keys, then func(*session, *wire.RecoverResponse, []byte) error) error {
 	defer keys.Clear()
-	if e.self != nil && !e.self.Pending {
-		return fmt.Errorf("%w (%s)", ErrAccountExists, e.self.Name)
+	if err := e.vacant(); err != nil {
+		return err
 	}
-	s, err := dial(ctx, e.opts, e.cell)
+	s, err := e.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	e.cell.ID = s.Hello().CellID
 	exporter, err := s.Exporter()
 	if err != nil {
 		return err

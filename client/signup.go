@@ -129,16 +129,33 @@ func (e *entry) abandon() error {
 	return e.store.Destroy()
 }
 
-func (e *entry) signup(ctx context.Context, name string) error {
+// vacant refuses a profile that has an account.
+func (e *entry) vacant() error {
 	if e.self != nil && !e.self.Pending {
 		return fmt.Errorf("%w (%s)", ErrAccountExists, e.self.Name)
 	}
+	return nil
+}
+
+// dial connects to the cell, and notes which one it is.
+func (e *entry) dial(ctx context.Context) (*session, error) {
 	s, err := dial(ctx, e.opts, e.cell)
+	if err != nil {
+		return nil, err
+	}
+	e.cell.ID = s.Hello().CellID
+	return s, nil
+}
+
+func (e *entry) signup(ctx context.Context, name string) error {
+	if err := e.vacant(); err != nil {
+		return err
+	}
+	s, err := e.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	e.cell.ID = s.Hello().CellID
 	if e.self != nil && e.self.Name == name {
 		err := e.resume(ctx, s, name)
 		if err == nil || !wire.HasCode(err, wire.CodeInvalidCredentials) {
@@ -260,12 +277,11 @@ func (e *entry) settled(ctx context.Context) error {
 }
 
 func (e *entry) login(ctx context.Context, name string) error {
-	s, err := dial(ctx, e.opts, e.cell)
+	s, err := e.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	e.cell.ID = s.Hello().CellID
 	finish, exportKey, err := login(ctx, s, name, e.opts.password(), e.self)
 	if err != nil {
 		return err

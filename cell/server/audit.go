@@ -158,11 +158,7 @@ func AuditKeys(k *cellkeys.Keys) (*audit.Keys, error) {
 
 // GrantServer gives a database role what serving needs, and no more; see store.Store.GrantServer.
 func GrantServer(ctx context.Context, c *Config, role string, dry bool) ([]string, error) {
-	k, err := cellkeys.Load(c.KeysFile)
-	if err != nil {
-		return nil, err
-	}
-	st, err := openStore(ctx, c, k)
+	st, err := openBeside(ctx, c)
 	if err != nil {
 		return nil, err
 	}

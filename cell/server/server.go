@@ -312,14 +312,19 @@ func (s *Server) abandon() {
 
 // Migrate brings the configured database's schema up to date.
 func Migrate(ctx context.Context, c *Config, log *slog.Logger) error {
-	k, err := cellkeys.Load(c.KeysFile)
-	if err != nil {
-		return err
-	}
-	st, err := openStore(ctx, c, k)
+	st, err := openBeside(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
 	return st.Migrate(ctx, log)
+}
+
+// openBeside opens the configured database, whatever its schema is, for a command beside the server.
+func openBeside(ctx context.Context, c *Config) (*store.Store, error) {
+	k, err := cellkeys.Load(c.KeysFile)
+	if err != nil {
+		return nil, err
+	}
+	return openStore(ctx, c, k)
 }

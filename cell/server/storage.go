@@ -96,11 +96,7 @@ func (s *Server) reseal(ctx context.Context) {
 
 // OpenStore opens the configured database for a command beside the server. The caller closes it.
 func OpenStore(ctx context.Context, c *Config) (*store.Store, error) {
-	k, err := cellkeys.Load(c.KeysFile)
-	if err != nil {
-		return nil, err
-	}
-	st, err := openStore(ctx, c, k)
+	st, err := openBeside(ctx, c)
 	if err != nil {
 		return nil, err
 	}

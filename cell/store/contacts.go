@@ -285,14 +285,5 @@ func (c *ContactChange) queueNotices(ctx context.Context, tx pgx.Tx, b *pgx.Batc
 			messages = append(messages, c.Notice(d))
 		}
 	}
-	if err := assignSeqs(heads, messages); err != nil {
-		return nil, err
-	}
-	queueHeads(b, heads)
-	queueMessages(b, messages)
-	told := make([]*Message, len(messages))
-	for i := range messages {
-		told[i] = &messages[i]
-	}
-	return told, nil
+	return queueInto(b, heads, messages)
 }

@@ -271,15 +271,9 @@ func (d *deleting) tell(b *pgx.Batch, heads map[ids.ID]*head, inboxes []ids.ID) 
 	for i, inbox := range inboxes {
 		notices[i] = d.notice.to(inbox)
 	}
-	if err := assignSeqs(heads, notices); err != nil {
-		return err
-	}
-	queueHeads(b, heads)
-	queueMessages(b, notices)
-	for i := range notices {
-		d.told = append(d.told, &notices[i])
-	}
-	return nil
+	told, err := queueInto(b, heads, notices)
+	d.told = append(d.told, told...)
+	return err
 }
 
 func (d *deleting) queueLeaving(b *pgx.Batch, channels []ids.ID, until time.Time) {

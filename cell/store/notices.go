@@ -55,20 +55,23 @@ func (s *Store) queueNotices(ctx context.Context, tx pgx.Tx, b *pgx.Batch, n *No
 			messages = append(messages, n.to(inbox))
 		}
 	}
+	queued, err := queueInto(b, heads, messages)
+	return queued, heads, err
+}
+
+// queueInto stores messages behind the ends of their channels, which are locked, and returns them as they may be announced
+// once the transaction has committed.
+func queueInto(b *pgx.Batch, heads map[ids.ID]*head, messages []Message) ([]*Message, error) {
 	if err := assignSeqs(heads, messages); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	queueHeads(b, heads)
 	queueMessages(b, messages)
-	return pointers(messages), heads, nil
-}
-
-func pointers(messages []Message) []*Message {
 	list := make([]*Message, len(messages))
 	for i := range messages {
 		list[i] = &messages[i]
 	}
-	return list
+	return list, nil
 }
 
 // to is the notice as one device's delivery. The account's device is the sender, where there is one.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -132,16 +131,7 @@ func (p *program) newPassphrase() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	second, err := p.prompt("The same again: ")
-	if err != nil {
-		return nil, err
-	}
-	defer clear(second)
-	if !bytes.Equal(first, second) {
-		clear(first)
-		return nil, errDiffer
-	}
-	return first, nil
+	return p.again(first)
 }
 
 var errDiffer = errors.New("the two passphrases differ")

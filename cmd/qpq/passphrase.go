@@ -29,6 +29,11 @@ func (p *program) passphrase(profile string, confirm bool) ([]byte, error) {
 	if exists, err := keystore.Exists(profile); err != nil || exists {
 		return first, err
 	}
+	return p.again(first)
+}
+
+// again asks for a new passphrase once more, and returns it if it is the same.
+func (p *program) again(first []byte) ([]byte, error) {
 	second, err := p.prompt("The same again: ")
 	if err != nil {
 		return nil, err
