@@ -137,9 +137,7 @@ func (t *appendTx) withdraw(expires []time.Time) {
 
 // storeIf is read and write in one.
 func (t *appendTx) storeIf(ctx context.Context, s *Store, channels []ids.ID) (bool, error) {
-	var b pgx.Batch
-	b.Queue(begin)
-	settings := s.queueByIndex(&b)
+	var b pgx.Batch // One transaction without a BEGIN and a COMMIT, which would cost a fifth more.
 	b.Queue(lockHeadsSQL, channels)
 	args, heads := t.columns()
 	versions, before := newColumn(pgtype.Int8OID, len(heads), bigSize), newColumn(pgtype.Int8OID, len(heads), bigSize)
@@ -149,23 +147,16 @@ func (t *appendTx) storeIf(ctx context.Context, s *Store, channels []ids.ID) (bo
 	}
 	first, last := t.span()
 	b.Queue(expressSQL, append(args, versions, first, last, before)...)
-	b.Queue("COMMIT")
 	results := t.conn.SendBatch(ctx, &b)
-	defer results.Close()    //nolint:errcheck // the last read returned the error.
-	for range 2 + settings { // The locks are all that is wanted of lockHeadsSQL.
-		if _, err := results.Exec(); err != nil {
-			return false, err
-		}
+	defer results.Close() //nolint:errcheck // the last read returned the error.
+	if _, err := results.Exec(); err != nil { // The locks are all that is wanted of lockHeadsSQL.
+		return false, err
 	}
 	stored, err := t.readVersions(results)
 	if err != nil {
 		return false, err
 	}
-	tag, err := results.Exec()
-	if err == nil {
-		err = committed(tag)
-	}
-	if err != nil || len(stored) == 0 {
+	if err := results.Close(); err != nil || len(stored) == 0 { // With its end the batch is committed.
 		return false, err
 	}
 	t.remember(s, stored)
