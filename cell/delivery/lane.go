@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ const (
 	batchMessages  = 512      // Messages per commit.
 	batchBytes     = 8 << 20  // Their payload, unless the first alone is larger.
 	crowd          = 32       // Messages of one half from which on it does not wait for the other's commit.
+	yields         = 4        // How often others may run before a commit: a message goes through so many goroutines to the lane.
 	commitPatience = 10 * time.Second
 	closePatience  = 10 * time.Second // For everything that was taken, when the process ends.
 	busyRetry      = 200 * time.Millisecond
@@ -186,6 +188,9 @@ func (l *Lane) next(batch []*submission, own, other *half) []*submission {
 		l.calm.take()
 		defer l.calm.give()
 		crowded = own.crowded() // Meanwhile.
+	}
+	for range yields { // What is on its way goes along, and the answers to the last batch go out. Nobody waits where nobody else runs.
+		runtime.Gosched()
 	}
 	own.turn.take()
 	defer own.turn.give()

@@ -148,7 +148,7 @@ func (t *appendTx) storeIf(ctx context.Context, s *Store, channels []ids.ID) (bo
 	first, last := t.span()
 	b.Queue(expressSQL, append(args, versions, first, last, before)...)
 	results := t.conn.SendBatch(ctx, &b)
-	defer results.Close() //nolint:errcheck // the last read returned the error.
+	defer results.Close()                     //nolint:errcheck // the last read returned the error.
 	if _, err := results.Exec(); err != nil { // The locks are all that is wanted of lockHeadsSQL.
 		return false, err
 	}
