@@ -13,7 +13,8 @@ type acks struct {
 	s        *session
 	pending  map[ids.ID]uint64
 	sent     []wire.Ack // In the request under way.
-	count    int        // Deliveries in pending.
+	count    int        // Deliveries in pending,
+	size     int        // and their payload, in bytes.
 	most     int        // Deliveries acknowledged together: well below the credit, so that more keeps coming.
 	answered chan error // The answer to the request under way.
 	busy     bool
@@ -30,15 +31,20 @@ func (a *acks) start(s *session, credit int) {
 }
 
 // add acknowledges a channel up to seq with the next request, which is sent now when enough has gathered.
-func (a *acks) add(ctx context.Context, channel ids.ID, seq uint64, deliveries int) {
+func (a *acks) add(ctx context.Context, channel ids.ID, seq uint64, deliveries, size int) {
 	if len(a.pending) == 0 && !a.waiting {
 		a.due.Reset(ackEvery)
 	}
 	a.pending[channel] = max(a.pending[channel], seq)
-	if a.count += deliveries; a.count >= a.most {
+	a.count += deliveries
+	a.size += size
+	if a.enough() {
 		a.send(ctx)
 	}
 }
+
+// enough reports whether what has gathered is worth a request now: the cell stops when too much is not acknowledged.
+func (a *acks) enough() bool { return a.count >= a.most || a.size >= ackBytes }
 
 // send sends what has gathered, unless a request is under way: then done will.
 func (a *acks) send(ctx context.Context) {
@@ -53,7 +59,7 @@ func (a *acks) send(ctx context.Context) {
 		req.Acks = append(req.Acks, wire.Ack{ChannelID: channel, Seq: seq})
 		delete(a.pending, channel)
 	}
-	a.busy, a.count, a.sent = true, 0, req.Acks
+	a.busy, a.count, a.size, a.sent = true, 0, 0, req.Acks
 	s, answered := a.s, a.answered
 	go func() {
 		_, err := ask[*wire.Done](context.WithoutCancel(ctx), s, req)

@@ -24,11 +24,29 @@ func TestRefusedAcknowledgementsWait(t *testing.T) {
 		t.Fatalf("%v", a.pending)
 	}
 	a.send(t.Context()) // With a nil session it would panic if it sent.
-	a.add(t.Context(), one, 10, 100)
+	a.add(t.Context(), one, 10, 100, 1000)
 	if a.busy || !a.waiting || a.pending[one] != 10 {
 		t.Fatalf("%+v", a)
 	}
 	if err := a.done(t.Context(), wire.Errorf(wire.CodeInvalidCursor, "no")); !wire.HasCode(err, wire.CodeInvalidCursor) {
 		t.Fatalf("what waiting does not mend: %v", err)
+	}
+}
+
+// A cell has so many deliveries, and 16 MiB of payload, in flight: well before either, it is told what was taken.
+func TestAcknowledgementsComeBeforeTheCellStops(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		credit, deliveries, size int
+		enough                   bool
+	}{{256, 63, 1 << 20, false}, {256, 64, 64, true}, {256, 4, 4 << 20, true}, {16, 7, 7, false}, {16, 8, 8, true}, {1, 1, 1, true}} {
+		var a acks
+		a.start(nil, c.credit)
+		a.busy = true // So that nothing is sent.
+		a.add(t.Context(), ids.New(), 1, c.deliveries, c.size)
+		if a.enough() != c.enough {
+			t.Errorf("%+v", c)
+		}
+		a.due.Stop()
 	}
 }

@@ -12,8 +12,12 @@ import (
 )
 
 const (
-	ackEvery     = 50 * time.Millisecond
-	ackMost      = 64      // Deliveries acknowledged together, at most.
+	// Deliveries are acknowledged together: so many, with so much payload (a quarter of what a cell has in flight), or what
+	// came in so long a time. An acknowledgement costs a packet, a request and a row, and only what was not acknowledged
+	// when the program is killed is delivered again.
+	ackMost      = 64
+	ackBytes     = 4 << 20
+	ackEvery     = 200 * time.Millisecond
 	batchMost    = 64      // Deliveries handled together, at most,
 	batchBytes   = 4 << 20 // and their payload, unless one alone is larger.
 	flushTime    = 2 * time.Second
@@ -244,7 +248,7 @@ func (r *receiver) handleChannel(ctx context.Context, channel ids.ID, run []*wir
 		r.waiting[channel] = out.waiting
 		r.giveUp.Reset(welcomeGrace)
 	}
-	return r.settle(ctx, channel, out, len(run)-len(out.waiting))
+	return r.settle(ctx, channel, out, run)
 }
 
 // handleWelcome handles a delivery of the inbox, then what waited for it.
@@ -253,7 +257,7 @@ func (r *receiver) handleWelcome(ctx context.Context, d *wire.Delivery) error {
 	if err != nil {
 		return err
 	}
-	if err := r.settle(ctx, d.ChannelID, out, 1); err != nil {
+	if err := r.settle(ctx, d.ChannelID, out, []*wire.Delivery{d}); err != nil {
 		return err
 	}
 	r.refill.Reset(refillSoon)
@@ -269,7 +273,7 @@ func (r *receiver) handleNotice(ctx context.Context, d *wire.Delivery) error {
 	if err != nil {
 		return err
 	}
-	if err := r.settle(ctx, d.ChannelID, out, 1); err != nil {
+	if err := r.settle(ctx, d.ChannelID, out, []*wire.Delivery{d}); err != nil {
 		return err
 	}
 	switch {
@@ -283,10 +287,10 @@ func (r *receiver) handleNotice(ctx context.Context, d *wire.Delivery) error {
 	return nil
 }
 
-// settle acknowledges what is saved, then shows it.
-func (r *receiver) settle(ctx context.Context, channel ids.ID, out outcome, handled int) error {
-	if handled > 0 && out.lastSeq > 0 {
-		r.acks.add(ctx, channel, out.lastSeq, handled)
+// settle acknowledges what is saved of a run, then shows it.
+func (r *receiver) settle(ctx context.Context, channel ids.ID, out outcome, run []*wire.Delivery) error {
+	if handled := len(run) - len(out.waiting); handled > 0 && out.lastSeq > 0 {
+		r.acks.add(ctx, channel, out.lastSeq, handled, payload(run)-payload(out.waiting))
 	}
 	if !out.lines {
 		return nil
@@ -314,4 +318,12 @@ func (r *receiver) giveUpWaiting(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// payload is that of deliveries, in bytes.
+func payload(deliveries []*wire.Delivery) (size int) {
+	for _, d := range deliveries {
+		size += len(d.Payload)
+	}
+	return size
 }

@@ -21,7 +21,7 @@ import (
 // As the SDK has it.
 const (
 	ackMost      = 64 // Deliveries acknowledged together, at most,
-	ackEvery     = 50 * time.Millisecond
+	ackEvery     = 200 * time.Millisecond
 	idle         = 45 * time.Second
 	streamWindow = 256 << 10
 	connWindow   = 1 << 20
