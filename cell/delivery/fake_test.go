@@ -359,7 +359,7 @@ func (w *world) reader(device ids.ID, credit int, gated, notices bool) *reader {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	w.ends = append(w.ends, cancel)
-	r.sub = w.hub.Subscribe(device, credit, r.push)
+	r.sub = w.hub.Subscribe(device, credit, r)
 	if notices {
 		r.sub.WithNotices()
 	}
@@ -367,7 +367,11 @@ func (w *world) reader(device ids.ID, credit int, gated, notices bool) *reader {
 	return r
 }
 
-func (r *reader) push(ctx context.Context, p wire.Push) error {
+func (r *reader) TryPush(p wire.Push) bool {
+	return r.gate == nil && r.Push(context.Background(), p) == nil
+}
+
+func (r *reader) Push(ctx context.Context, p wire.Push) error {
 	if r.gate != nil {
 		select {
 		case <-r.gate:

@@ -119,8 +119,10 @@ func (h *Hub) Announce(messages []*store.Message) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, m := range messages {
-		for s := range h.followers[m.ChannelID] {
-			s.post(m)
+		followers := h.followers[m.ChannelID]
+		one := encoded(m, len(followers), len(messages))
+		for s := range followers {
+			s.post(one)
 		}
 	}
 }

@@ -61,5 +61,5 @@ func (s *Subscription) tellLow(ctx context.Context) error {
 	if low == nil {
 		return nil
 	}
-	return s.push(ctx, low)
+	return s.push.Push(ctx, low)
 }

@@ -154,10 +154,15 @@ func (s *Subscription) behind(channel ids.ID, stored uint64) {
 	}
 }
 
-// post puts a stored message into the mailbox; from a full one it is left to be read from the database.
-func (s *Subscription) post(m *store.Message) {
+// post pushes a stored message at once, or puts it into the mailbox; from a full one it is left to be read from the
+// database.
+func (s *Subscription) post(m announced) {
 	s.mu.Lock()
 	if p, ok := s.positions[m.ChannelID]; ok {
+		if s.pushNow(m, p) {
+			s.mu.Unlock()
+			return
+		}
 		p.stored = max(p.stored, m.Seq)
 		room := len(s.mailbox) < mailboxMessages && s.mailboxSize+len(m.Payload) <= mailboxBytes
 		switch {
@@ -223,21 +228,23 @@ func (s *Subscription) open() (n int) {
 }
 
 // next takes the mailbox's first message that is its channel's next. It reports when the database has to be read
-// instead: for what comes before that message, or, with an empty mailbox, for a channel that goes on.
-func (s *Subscription) next() (m *store.Message, mustRead bool) {
+// instead: for what comes before that message, or, with an empty mailbox, for a channel that goes on. If there is neither,
+// the subscription is idle until next is called again.
+func (s *Subscription) next() (m announced, mustRead bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.idle = false
 	if s.reload {
-		return nil, true
+		return announced{}, true
 	}
 	for len(s.mailbox) > 0 {
 		m := s.mailbox[0]
 		p := s.positions[m.ChannelID]
 		if m.Seq > p.sent+1 && !p.held() && !p.ended() {
 			s.look(m.ChannelID)
-			return nil, true
+			return announced{}, true
 		}
-		s.mailbox[0] = nil
+		s.mailbox[0] = announced{}
 		s.mailbox = s.mailbox[1:]
 		s.mailboxSize -= len(m.Payload)
 		if m.Seq == p.sent+1 && !p.held() && !p.ended() {
@@ -245,7 +252,9 @@ func (s *Subscription) next() (m *store.Message, mustRead bool) {
 		}
 	}
 	s.mailbox = nil
-	return nil, s.anyUnread()
+	mustRead = s.anyUnread()
+	s.idle = !mustRead
+	return announced{}, mustRead
 }
 
 // unread returns a channel that has to be read, and its end as far as is known: the inbox before all others, since
@@ -363,17 +372,27 @@ func (s *Subscription) release(now time.Time) {
 func (s *Subscription) tryReserve(m *store.Message, size int) (prev uint64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.inFlight >= s.credit || s.inFlight > 0 && s.inFlightSize+size > creditBytes {
+	if !s.credited(size) {
 		return 0, false
 	}
-	s.inFlight++
-	s.inFlightSize += size
 	p := s.positions[m.ChannelID]
 	prev = p.prev
+	s.fly(m, p, size)
+	return prev, true
+}
+
+// credited reports whether there is credit for a delivery of size bytes. It needs s.mu.
+func (s *Subscription) credited(size int) bool {
+	return s.inFlight < s.credit && (s.inFlight == 0 || s.inFlightSize+size <= creditBytes)
+}
+
+// fly takes credit for a delivery and moves its channel's position. It needs s.mu.
+func (s *Subscription) fly(m *store.Message, p *position, size int) {
+	s.inFlight++
+	s.inFlightSize += size
 	p.prev, p.stored = m.Seq, max(p.stored, m.Seq)
 	p.pass(m.Seq)
 	p.pending = append(p.pending, flying{m.Seq, size})
-	return prev, true
 }
 
 // settleAll gives back the credit of what is acknowledged, unless one of the acknowledgements is refused.

@@ -25,12 +25,19 @@ const (
 // ErrReplaced ends a subscription when a newer one of the same device begins.
 var ErrReplaced = errors.New("replaced by a newer subscription of the same device")
 
-// Pusher sends one push to the device; it may wait, and fails when the connection ends.
-type Pusher func(ctx context.Context, p wire.Push) error
+// Pusher sends to the device.
+type Pusher interface {
+	// Push may wait, and fails when the connection ends.
+	Push(ctx context.Context, p wire.Push) error
+	// TryPush reports whether the push was taken. It does not wait, and takes no lock that is held while this package is
+	// called.
+	TryPush(p wire.Push) bool
+}
 
 // Subscription is one device's stream of deliveries: first what is stored, then what comes.
 //
-// Run's goroutine alone pushes; others only note what there is to do and wake it.
+// Run's goroutine pushes; others note what there is to do and wake it, but for live messages while it is idle, which
+// they push themselves.
 type Subscription struct {
 	hub    *Hub
 	device ids.ID
@@ -41,7 +48,6 @@ type Subscription struct {
 	cancel context.CancelCauseFunc
 
 	// Of Run's goroutine.
-	pushed   uint64   // Deliveries.
 	caughtUp bool     // CaughtUp has been pushed.
 	unasked  []ids.ID // Channels that are followed, and whose end was not read since.
 
@@ -57,8 +63,10 @@ type Subscription struct {
 	reload       bool                 // The device may read channels that are not followed.
 	low          *wire.KeyPackagesLow // To be told.
 	lowTold      bool                 // It was, or is about to be.
-	mailbox      []*store.Message
+	mailbox      []announced
 	mailboxSize  int
+	idle         bool   // Run's goroutine has pushed all that there was and waits.
+	pushed       uint64 // Deliveries. Of Run's goroutine, but while it is idle.
 	inFlight     int
 	inFlightSize int
 }
@@ -160,7 +168,7 @@ func (s *Subscription) live(ctx context.Context) error {
 		if mustRead {
 			return nil
 		}
-		if m == nil {
+		if m.Message == nil {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
@@ -202,7 +210,7 @@ func (s *Subscription) tellCaughtUp(ctx context.Context) error {
 		return nil
 	}
 	s.caughtUp = true
-	return s.push(ctx, &wire.CaughtUp{Deliveries: s.pushed})
+	return s.push.Push(ctx, &wire.CaughtUp{Deliveries: s.pushed})
 }
 
 // readOn pushes one page of a channel, which is known to reach to end.
@@ -225,7 +233,7 @@ func (s *Subscription) readOn(ctx context.Context, channel ids.ID, after, end ui
 		if !s.mayRead(m) {
 			return nil
 		}
-		if err := s.deliver(ctx, m, "stored"); err != nil {
+		if err := s.deliver(ctx, announced{m, nil}, "stored"); err != nil {
 			return err
 		}
 	}
@@ -254,7 +262,7 @@ func (s *Subscription) tellBehind(ctx context.Context, channel ids.ID, after, up
 		return nil
 	}
 	s.hub.metrics.DevicesBehind.Inc()
-	return s.push(ctx, &wire.Behind{ChannelID: channel, Seq: upTo})
+	return s.push.Push(ctx, &wire.Behind{ChannelID: channel, Seq: upTo})
 }
 
 // holdBack stops a channel before a row that cannot be read. To go on behind it would lose a message without anybody
@@ -267,13 +275,13 @@ func (s *Subscription) holdBack(ctx context.Context, channel ids.ID, why error) 
 }
 
 // deliver waits for credit and pushes one message.
-func (s *Subscription) deliver(ctx context.Context, m *store.Message, path string) error {
+func (s *Subscription) deliver(ctx context.Context, m announced, path string) error {
 	if m.Kind == store.MessageNotice && !s.noted {
 		s.skip(m.ChannelID, m.Seq)
 		return nil
 	}
-	if s.begins(m) {
-		if err := s.retry(ctx, func(ctx context.Context) error { return s.reread(ctx, m.ChannelID) }); err != nil || !s.mayRead(m) {
+	if s.begins(m.Message) {
+		if err := s.retry(ctx, func(ctx context.Context) error { return s.reread(ctx, m.ChannelID) }); err != nil || !s.mayRead(m.Message) {
 			return err
 		}
 	}
@@ -281,26 +289,40 @@ func (s *Subscription) deliver(ctx context.Context, m *store.Message, path strin
 	if m.SenderID == s.device {
 		size = 0
 	}
-	prev, err := s.reserve(ctx, m, size)
+	prev, err := s.reserve(ctx, m.Message, size)
 	if err != nil {
 		return err
 	}
-	d := delivery(m, prev)
-	if m.SenderID == s.device {
-		d.Kind, d.Payload = wire.KindOwn, nil
-	}
-	if err := s.push(ctx, d); err != nil {
+	if err := s.push.Push(ctx, s.as(m, prev)); err != nil {
 		return err
 	}
-	s.pushed++
-	s.hub.metrics.Deliveries.WithLabelValues(path).Inc()
+	s.sent(path)
 	switch {
 	case m.Kind == store.MessageWelcome && !s.reads(m.AboutChannel):
 		s.askReload() // The Welcome was stored by another replica: its channel is new here, or goes on.
-	case removes(m):
+	case removes(m.Message):
 		return s.retry(ctx, func(ctx context.Context) error { return s.reread(ctx, m.ChannelID) })
 	}
 	return nil
+}
+
+// as is a message as the device is pushed it.
+func (s *Subscription) as(m announced, prev uint64) *wire.Delivery {
+	own := m.SenderID == s.device
+	if m.whole != nil && m.whole.PrevSeq == prev && !own {
+		return m.whole
+	}
+	d := delivery(m.Message, prev)
+	if own {
+		d.Kind, d.Payload = wire.KindOwn, nil
+	}
+	return d
+}
+
+// sent counts a delivery that was pushed.
+func (s *Subscription) sent(path string) {
+	s.pushed++
+	s.hub.metrics.Deliveries.WithLabelValues(path).Inc()
 }
 
 // removes reports whether a message is a Commit that has removed devices: perhaps this one.

@@ -244,7 +244,7 @@ func (s *Session) subscribe(p identity.Principal, r *wire.SubscribeRequest) (wir
 	if s.sub != nil {
 		return nil, wire.Errorf(wire.CodeAlreadyExists, "this connection is subscribed already")
 	}
-	sub := s.Hub.Subscribe(p.DeviceID, credit, s.deliver)
+	sub := s.Hub.Subscribe(p.DeviceID, credit, pusher{s})
 	if r.Notices {
 		sub.WithNotices()
 	}
@@ -253,13 +253,21 @@ func (s *Session) subscribe(p identity.Principal, r *wire.SubscribeRequest) (wir
 	return &wire.SubscribeResponse{RestoreEpoch: s.Cell.RestoreEpoch, Credit: uint16(credit)}, nil //nolint:gosec // at most 4096.
 }
 
-// deliver is push for a subscription, to which nothing more is given once something was revoked.
-func (s *Session) deliver(ctx context.Context, p wire.Push) error {
-	if s.isRevoked() {
+// pusher is a session's delivery.Pusher. Once something was revoked it gives nothing more.
+type pusher struct{ s *Session }
+
+// Push implements delivery.Pusher.
+func (p pusher) Push(ctx context.Context, b wire.Push) error {
+	if p.s.isRevoked() {
 		<-ctx.Done() // The session is about to end, with its reason.
 		return ctx.Err()
 	}
-	return s.push(ctx, p)
+	return p.s.push(ctx, b)
+}
+
+// TryPush implements delivery.Pusher.
+func (p pusher) TryPush(b wire.Push) bool {
+	return !p.s.isRevoked() && p.s.tryPush(b)
 }
 
 // runSubscription pushes until the session ends. A subscription that ends by itself takes the session with it: the

@@ -72,7 +72,7 @@ func (s *Session) connectionError(e *wire.Error) {
 	}
 }
 
-// push sends a push and waits for space: the Pusher of this session's subscription. A large one goes on its way
+// push sends a push and waits for space. A large one goes on its way
 // while the next may follow; if it does not get through, the session ends, for the client would wait for it.
 func (s *Session) push(ctx context.Context, p wire.Push) error {
 	b, err := wire.Marshal(wire.Envelope{Body: p})
@@ -87,6 +87,16 @@ func (s *Session) push(ctx context.Context, p wire.Push) error {
 	}
 	s.goGuarded(func() { s.sendLarge(ctx, b) })
 	return nil
+}
+
+// tryPush sends a push that is not large, if there is space.
+func (s *Session) tryPush(p wire.Push) bool {
+	b, err := wire.Marshal(wire.Envelope{Body: p})
+	if err != nil || len(b) > frame.ControlLimit {
+		return false
+	}
+	queued, _, err := s.writer.tryPush(b)
+	return queued && err == nil
 }
 
 // awaitLarge waits for a large frame's turn; sendLarge gives it back.

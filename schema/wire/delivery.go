@@ -180,6 +180,15 @@ type Delivery struct {
 	AcceptedAt      time.Time
 	Payload         []byte
 	AboutChannelID  ids.ID // Zero outside the inbox.
+
+	frame []byte // Of Encode.
+}
+
+// Encode makes the delivery's frame once, for all to whom it is pushed: Marshal returns it from then on. The
+// delivery must not be changed any more, nor the frame.
+func (d *Delivery) Encode() (err error) {
+	d.frame, err = Marshal(Envelope{Body: d})
+	return err
 }
 
 // DeliveryKind says what a Delivery's payload is.

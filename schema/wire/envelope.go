@@ -51,10 +51,14 @@ type Push interface {
 // fixedSize covers the envelope, a body's fixed part and its pointers, in bytes.
 const fixedSize = 320
 
-// Marshal returns e as a frame. Its size is not checked: the sender compares it with the receiver's limit.
+// Marshal returns e as a frame. Its size is not checked: the sender compares it with the receiver's limit. The frame is the
+// caller's, but for that of a delivery after Encode.
 func Marshal(e Envelope) ([]byte, error) {
 	if e.Body == nil {
 		return nil, errors.New("an envelope without a body cannot be sent")
+	}
+	if d, ok := e.Body.(*Delivery); ok && d.frame != nil && e.CorrelationID == 0 {
+		return d.frame, nil
 	}
 	return frame.Build(fixedSize+e.Body.sizeHint(), func(seg *capnp.Segment) error {
 		env, err := schema.NewRootEnvelope(seg)

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"fmt"
 	"reflect"
 	"slices"
@@ -62,6 +63,7 @@ func TestNoFieldIsForgotten(t *testing.T) {
 		"request-login-start": {".DeviceID", ".Proof"}, "response-signup-start": {".OpaqueKey"}, "response-login-finish": {".SetPassword"},
 		"response-channel": {".Kind", ".Epoch", ".Role", ".Retention", ".History", ".Contact"}, "response-channel-direct": {".Kind"},
 		"response-channel-of-a-group": {".Peer.AccountID", ".Peer.Name", ".Peer.RootKey", ".Contact"},
+		"push-deliver":                {".frame"}, // Of Encode, not of the wire.
 		"response-channel-details":    {".Channel.Kind"}, "response-channel-list": {".Channels[0].Kind"}, "request-subscribe": {".Notices"}, "request-admin-get-account-by-name": {".AccountID"}, "request-admin-get-account-by-id": {".Name"}}
 	for _, s := range samples() {
 		got, err := Unmarshal(mustMarshal(t, s.env))
@@ -72,6 +74,26 @@ func TestNoFieldIsForgotten(t *testing.T) {
 			if !slices.Contains(either[s.name], field) {
 				t.Errorf("%s: %s is zero after a round trip", s.name, field)
 			}
+		}
+	}
+}
+
+// What was encoded once is the same frame as ever, and is returned as it is.
+func TestAnEncodedDeliveryIsMarshaledOnce(t *testing.T) {
+	t.Parallel()
+	for _, s := range samples() {
+		d, ok := s.env.Body.(*Delivery)
+		if !ok {
+			continue
+		}
+		want := mustMarshal(t, s.env)
+		once := *d
+		if err := once.Encode(); err != nil {
+			t.Fatal(err)
+		}
+		first, second := mustMarshal(t, Envelope{Body: &once}), mustMarshal(t, Envelope{Body: &once})
+		if !bytes.Equal(first, want) || &first[0] != &second[0] {
+			t.Errorf("%s: another frame", s.name)
 		}
 	}
 }
