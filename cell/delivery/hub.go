@@ -20,7 +20,7 @@ const (
 	pollAtOnce    = 2 * pollChannels // So many channels are polled each time; of more, where wake-ups work, a part.
 	pollParts     = 15               // The most parts: how many times pollEvery a channel is noticed at the latest then.
 	pollPatience  = 5 * time.Second  // For one statement.
-	ackFlushEvery = 50 * time.Millisecond
+	ackFlushEvery = 200 * time.Millisecond
 	acksWaiting   = 1 << 18 // Cursors to be written, while the database is away; for what comes on top devices are sent again what they had.
 )
 
