@@ -46,6 +46,13 @@ func (c *column) id(id ids.ID) {
 	c.b = append(c.b, id[:]...)
 }
 
+// tid adds the place of a row.
+func (c *column) tid(t pgtype.TID) {
+	c.begin(placeSize)
+	c.b = binary.BigEndian.AppendUint32(c.b, t.BlockNumber)
+	c.b = binary.BigEndian.AppendUint16(c.b, t.OffsetNumber)
+}
+
 func (c *column) bytes(b []byte) {
 	c.begin(uint32(len(b))) //nolint:gosec // payloads are below 5 MiB.
 	c.b = append(c.b, b...)
@@ -106,6 +113,8 @@ func wrapColumn(value any) (pgtype.WrappedEncodePlanNextSetter, any, bool) {
 	switch c.element {
 	case pgtype.UUIDOID:
 		return columnPlan{}, [][ids.Size]byte(nil), true
+	case pgtype.TIDOID:
+		return columnPlan{}, []pgtype.TID(nil), true
 	case pgtype.ByteaOID:
 		return columnPlan{}, [][]byte(nil), true
 	case pgtype.TimestamptzOID:

@@ -239,7 +239,7 @@ func (t *appendTx) write(ctx context.Context, s *Store) error {
 	b.Queue("COMMIT")
 	results := t.conn.SendBatch(ctx, &b)
 	defer results.Close() //nolint:errcheck // the last read returned the error.
-	versions, err := t.readVersions(results)
+	became, err := t.readMoved(results)
 	if err != nil {
 		return err
 	}
@@ -248,7 +248,7 @@ func (t *appendTx) write(ctx context.Context, s *Store) error {
 		err = committed(tag)
 	}
 	if err == nil {
-		t.remember(s, versions)
+		t.remember(s, became)
 	}
 	return err
 }
@@ -259,7 +259,7 @@ func (t *appendTx) writeOff(ctx context.Context, s *Store) error {
 	var b pgx.Batch
 	if len(t.fresh) > 0 {
 		args, heads := t.columns()
-		b.Queue(storeSQL, args...)
+		b.Queue(storeSQL+returningNothing, args...)
 		s.heads.forget(heads)
 	}
 	b.Queue("COMMIT").Exec(committed)
@@ -274,15 +274,19 @@ func committed(tag pgconn.CommandTag) error {
 	return nil
 }
 
-// storeSQL stores messages with their delivery ids, and moves the heads.
-const storeSQL = `WITH m AS (
+// storeSQL stores messages with their delivery ids, and moves the heads, which are locked: all of them, or it fails.
+const (
+	storeSQL = `WITH m AS (
 		INSERT INTO messages (` + messageColumnNames + `) SELECT * FROM ` + messageRows + `),
 	d AS (
-		INSERT INTO delivery_ids (` + deliveryColumnNames + `) SELECT * FROM ` + deliveryRows + `)
-	UPDATE channels c SET last_seq = n.seq FROM unnest($13::uuid[], $14::bigint[]) AS n (id, seq) WHERE c.channel_id = n.id`
-
-// returningVersions has storeSQL tell the versions of the heads.
-const returningVersions = ` RETURNING c.channel_id, c.xmin::text::bigint`
+		INSERT INTO delivery_ids (` + deliveryColumnNames + `) SELECT * FROM ` + deliveryRows + `),
+	moved AS (
+		UPDATE channels c SET last_seq = n.seq FROM ` + headRows + ` WHERE c.ctid = n.place AND c.channel_id = n.id` + returningHeads + `),
+	whole AS MATERIALIZED (SELECT 1 / (count(*) = cardinality($13::uuid[]))::int AS yes FROM moved)`
+	returningVersions = ` SELECT moved.* FROM whole LEFT JOIN moved ON whole.yes = 1`
+	returningNothing  = ` SELECT FROM whole WHERE whole.yes = 1`
+	returningHeads    = ` RETURNING c.channel_id, c.xmin::text::bigint AS version, c.ctid AS place`
+)
 
 // The parameters of storeSQL, which the two tables share as far as they have the same columns.
 const (
@@ -291,14 +295,17 @@ const (
 
 	deliveryColumnNames = `channel_id, seq, sender_id, delivery_id, accepted_at, fingerprint, id_time`
 	deliveryRows        = `unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::bytea[], $12::timestamptz[])`
+
+	headRows = `unnest($13::uuid[], $14::bigint[], $15::tid[]) AS n (id, seq, place)`
 )
 
 const (
 	intSize, smallSize, bigSize = 4, 2, 8
-	timeSize                    = bigSize
+	timeSize, placeSize         = bigSize, 6
 )
 
-// columns makes the parameters of storeSQL, and returns with them the channels in the order of the 13th.
+// columns makes the parameters of storeSQL, of which the last are the heads' places, and returns with them the channels in
+// the order of the 13th.
 func (t *appendTx) columns() (args []any, heads []ids.ID) {
 	// Sorted: two transactions that insert the same delivery ids wait for each other in one order.
 	slices.SortFunc(t.fresh, func(a, b *Append) int {
@@ -330,5 +337,9 @@ func (t *appendTx) columns() (args []any, heads []ids.ID) {
 		payloads.bytes(m.Payload)
 	}
 	heads, ends := grown(t.heads)
-	return []any{channels, seqs, senders, deliveries, accepted, sums, abouts, expires, generations, kinds, payloads, times, heads, ends}, heads
+	places := newColumn(pgtype.TIDOID, len(heads), placeSize)
+	for _, channel := range heads {
+		places.tid(t.heads[channel].place)
+	}
+	return []any{channels, seqs, senders, deliveries, accepted, sums, abouts, expires, generations, kinds, payloads, times, heads, ends, places}, heads
 }

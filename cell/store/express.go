@@ -49,15 +49,15 @@ func (c *headCache) expect(channels []ids.ID) (map[ids.ID]*head, bool) {
 	return heads, true
 }
 
-// remember notes the head of a channel after a commit that made its row version. found is the row's version before.
-func (c *headCache) remember(id ids.ID, h head, found, version int64) {
+// remember notes the head of a channel after a commit that made its row what moved says. found is the row's version before.
+func (c *headCache) remember(id ids.ID, h head, found int64, m moved) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.heads == nil || len(c.heads) >= headsMost {
 		c.heads = map[ids.ID]remembered{}
 	}
 	before, known := c.heads[id]
-	h.version, h.grown = version, false
+	h.version, h.place, h.grown = m.version, m.place, false
 	c.heads[id] = remembered{h, known && before.head.version == found}
 }
 
@@ -77,22 +77,26 @@ func (c *headCache) forget(channels []ids.ID) {
 	}
 }
 
-// expressSQL is storeSQL under the condition that the heads have the versions and ends expected, and that exceptionsSQL
-// would return nothing. The heads are locked before, by a statement of its own, so that this one sees what was committed
-// meanwhile. A version is the transaction that made it: it alone would do, but that transactions are counted anew in a
-// database that was restored, and after four billion of them. Therefore the end counts too, and with each new connection
+// lockPlacesSQL locks heads where they are remembered to stand. One that stands elsewhere now is not locked, or another
+// channel's for nothing; expressSQL finds out.
+const lockPlacesSQL = `SELECT FROM channels WHERE ctid = ANY ($1) ORDER BY channel_id FOR NO KEY UPDATE`
+
+// expressSQL is storeSQL under the condition that the heads have the places, versions and ends expected, and that
+// exceptionsSQL would return nothing. The heads are locked before, by a statement of its own, so that this one sees what was
+// committed meanwhile. A version is the transaction that made it: it alone would do, but that transactions are counted anew
+// in a database that was restored, and after four billion of them. Therefore the end counts too, and with each new connection
 // all is forgotten.
 const expressSQL = `WITH ok AS MATERIALIZED (
-		SELECT cardinality($13::uuid[]) = (SELECT count(*) FROM unnest($13::uuid[], $15::bigint[], $18::bigint[]) AS n (id, version, seq)
-			JOIN channels c ON c.channel_id = n.id AND c.xmin::text::bigint = n.version AND c.last_seq = n.seq)
-		AND NOT EXISTS (SELECT FROM unnest($3::uuid[], $1::uuid[], $4::uuid[], $12::timestamptz[]) AS n (sender_id, channel_id, delivery_id, id_time)` + exceptionsFrom + `$16 AND $17` + exceptionsWhere + `) AS yes),
+		SELECT cardinality($13::uuid[]) = (SELECT count(*) FROM unnest($13::uuid[], $15::tid[], $16::bigint[], $19::bigint[]) AS n (id, place, version, seq)
+			JOIN channels c ON c.ctid = n.place AND c.channel_id = n.id AND c.xmin::text::bigint = n.version AND c.last_seq = n.seq)
+		AND NOT EXISTS (SELECT FROM unnest($3::uuid[], $1::uuid[], $4::uuid[], $12::timestamptz[]) AS n (sender_id, channel_id, delivery_id, id_time)` + exceptionsFrom + `$17 AND $18` + exceptionsWhere + `) AS yes),
 	m AS (
 		INSERT INTO messages (` + messageColumnNames + `)
 		SELECT n.* FROM ` + messageRows + ` AS n, ok WHERE ok.yes),
 	d AS (
 		INSERT INTO delivery_ids (` + deliveryColumnNames + `)
 		SELECT n.* FROM ` + deliveryRows + ` AS n, ok WHERE ok.yes)
-	UPDATE channels c SET last_seq = n.seq FROM unnest($13::uuid[], $14::bigint[]) AS n (id, seq), ok WHERE c.channel_id = n.id AND ok.yes` + returningVersions
+	UPDATE channels c SET last_seq = n.seq FROM ` + headRows + `, ok WHERE c.ctid = n.place AND c.channel_id = n.id AND ok.yes` + returningHeads
 
 // express stores the batch if everything is as expected. False without an error: nothing was stored.
 func (t *appendTx) express(ctx context.Context, s *Store) (bool, error) {
@@ -114,7 +118,7 @@ func (t *appendTx) express(ctx context.Context, s *Store) (bool, error) {
 		t.withdraw(expires)
 		return false, nil
 	}
-	stored, err := t.storeIf(ctx, s, channels)
+	stored, err := t.storeIf(ctx, s)
 	if err == nil && !stored {
 		s.heads.forget(channels)
 		t.withdraw(expires)
@@ -136,9 +140,8 @@ func (t *appendTx) withdraw(expires []time.Time) {
 }
 
 // storeIf is read and write in one.
-func (t *appendTx) storeIf(ctx context.Context, s *Store, channels []ids.ID) (bool, error) {
+func (t *appendTx) storeIf(ctx context.Context, s *Store) (bool, error) {
 	var b pgx.Batch // One transaction without a BEGIN and a COMMIT, which would cost a fifth more.
-	b.Queue(lockHeadsSQL, channels)
 	args, heads := t.columns()
 	versions, before := newColumn(pgtype.Int8OID, len(heads), bigSize), newColumn(pgtype.Int8OID, len(heads), bigSize)
 	for _, id := range heads {
@@ -146,13 +149,14 @@ func (t *appendTx) storeIf(ctx context.Context, s *Store, channels []ids.ID) (bo
 		before.int8(int64(t.heads[id].before)) //nolint:gosec // below 2^63.
 	}
 	first, last := t.span()
+	b.Queue(lockPlacesSQL, args[len(args)-1])
 	b.Queue(expressSQL, append(args, versions, first, last, before)...)
 	results := t.conn.SendBatch(ctx, &b)
-	defer results.Close()                     //nolint:errcheck // the last read returned the error.
-	if _, err := results.Exec(); err != nil { // The locks are all that is wanted of lockHeadsSQL.
+	defer results.Close() //nolint:errcheck // the last read returned the error.
+	if _, err := results.Exec(); err != nil {
 		return false, err
 	}
-	stored, err := t.readVersions(results)
+	stored, err := t.readMoved(results)
 	if err != nil {
 		return false, err
 	}
@@ -163,26 +167,32 @@ func (t *appendTx) storeIf(ctx context.Context, s *Store, channels []ids.ID) (bo
 	return true, nil
 }
 
-// readVersions returns the versions of the rows of the heads that were moved.
-func (t *appendTx) readVersions(results pgx.BatchResults) (map[ids.ID]int64, error) {
+// moved is what a head's row became.
+type moved struct {
+	version int64
+	place   pgtype.TID
+}
+
+// readMoved returns what the rows became of the heads that were moved.
+func (t *appendTx) readMoved(results pgx.BatchResults) (map[ids.ID]moved, error) {
 	rows, err := results.Query()
 	if err != nil {
 		return nil, err
 	}
-	versions := make(map[ids.ID]int64, len(t.heads))
+	became := make(map[ids.ID]moved, len(t.heads))
 	var id ids.ID
-	var version int64
-	_, err = pgx.ForEachRow(rows, []any{&id, &version}, func() error {
-		versions[id] = version
+	var m moved
+	_, err = pgx.ForEachRow(rows, []any{&id, &m.version, &m.place}, func() error {
+		became[id] = m
 		return nil
 	})
-	return versions, err
+	return became, err
 }
 
 // remember notes the heads as the transaction, which has been committed, has left them.
-func (t *appendTx) remember(s *Store, versions map[ids.ID]int64) {
-	for id, version := range versions {
+func (t *appendTx) remember(s *Store, became map[ids.ID]moved) {
+	for id, m := range became {
 		h := t.heads[id]
-		s.heads.remember(id, *h, h.version, version)
+		s.heads.remember(id, *h, h.version, m)
 	}
 }

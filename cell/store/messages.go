@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"quicproquo.dev/schema/ids"
 )
@@ -70,8 +71,9 @@ type head struct {
 	removeFirst ids.ID        // A revoked device that is in the group still; zero: there is none.
 	muted       []ids.ID      // Accounts that may not write.
 	closed      bool
-	version     int64  // Of the row: the transaction that wrote it (xmin).
-	before      uint64 // LastSeq as it was remembered, in express.
+	version     int64      // Of the row: the transaction that wrote it (xmin),
+	place       pgtype.TID // and where it stands (ctid): as long as it is locked it can be found there, without its index.
+	before      uint64     // LastSeq as it was remembered, in express.
 	grown       bool
 }
 
@@ -85,7 +87,7 @@ func lockHeads(ctx context.Context, tx pgx.Tx, channels []ids.ID) (map[ids.ID]*h
 	return collectHeads(rows)
 }
 
-const lockHeadsSQL = `SELECT channel_id, generation, last_seq, closed_until IS NOT NULL, epoch, epoch_seq, coalesce(retention_sec, 0), remove_first[1], muted, xmin::text::bigint
+const lockHeadsSQL = `SELECT channel_id, generation, last_seq, closed_until IS NOT NULL, epoch, epoch_seq, coalesce(retention_sec, 0), remove_first[1], muted, xmin::text::bigint, ctid
 	FROM channels WHERE channel_id = ANY ($1) ORDER BY channel_id FOR NO KEY UPDATE`
 
 func collectHeads(rows pgx.Rows) (map[ids.ID]*head, error) {
@@ -93,7 +95,7 @@ func collectHeads(rows pgx.Rows) (map[ids.ID]*head, error) {
 	var id ids.ID
 	var h head
 	var retention int64
-	_, err := pgx.ForEachRow(rows, []any{&id, &h.generation, &h.lastSeq, &h.closed, &h.epoch, &h.epochSeq, &retention, &h.removeFirst, &h.muted, &h.version}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &h.generation, &h.lastSeq, &h.closed, &h.epoch, &h.epochSeq, &retention, &h.removeFirst, &h.muted, &h.version, &h.place}, func() error {
 		one := h
 		one.retention = time.Duration(retention) * time.Second
 		heads[id] = &one
@@ -297,7 +299,8 @@ func (s *Store) Acknowledge(ctx context.Context, acks []Ack) error {
 	return classify(s.urgent.SendBatch(ctx, &b).Close())
 }
 
-const acknowledgeSQL = `WITH a AS (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS t (device_id, channel_id, seq)),
-		rows AS (SELECT k.device_id, k.channel_id, least(a.seq, c.last_seq) AS seq FROM a JOIN cursors k USING (device_id, channel_id) JOIN channels c USING (channel_id)
-			WHERE k.acked_seq < a.seq ORDER BY k.device_id, k.channel_id FOR NO KEY UPDATE OF k)
-		UPDATE cursors k SET acked_seq = r.seq FROM rows r WHERE k.device_id = r.device_id AND k.channel_id = r.channel_id AND k.acked_seq < r.seq`
+// Rows are locked as they are updated, in the order of the arrays: with the plans that byIndexSQL leaves, each is looked up
+// in turn. To lock them by a statement of their own first would cost another look, and an entry in the log, for each.
+const acknowledgeSQL = `UPDATE cursors k SET acked_seq = least(a.seq, c.last_seq)
+	FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS a (device_id, channel_id, seq) JOIN channels c ON c.channel_id = a.channel_id
+	WHERE k.device_id = a.device_id AND k.channel_id = a.channel_id AND k.acked_seq < least(a.seq, c.last_seq)`
