@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -339,6 +340,9 @@ type reader struct {
 	gone []uint64 // Of Behind.
 	low  []int    // Of KeyPackagesLow.
 	gate chan struct{}
+
+	full   atomic.Bool // There is no room for a push without waiting.
+	direct atomic.Int32
 }
 
 // subscribe starts a reader; with gated, each push waits for a value in gate.
@@ -368,7 +372,11 @@ func (w *world) reader(device ids.ID, credit int, gated, notices bool) *reader {
 }
 
 func (r *reader) TryPush(p wire.Push) bool {
-	return r.gate == nil && r.Push(context.Background(), p) == nil
+	if r.gate != nil || r.full.Load() {
+		return false
+	}
+	r.direct.Add(1)
+	return r.Push(context.Background(), p) == nil
 }
 
 func (r *reader) Push(ctx context.Context, p wire.Push) error {

@@ -125,8 +125,11 @@ func parseFlags() (*plan, error) {
 	}
 	p.systems = strings.Split(*systems, ",")
 	var err error
-	if p.devices > 0 {
+	switch {
+	case p.devices > 0:
 		err = p.prepareFanOut(loads)
+	case p.growth != "":
+		p.prepareGrowth()
 	}
 	if err != nil {
 		return nil, err

@@ -42,14 +42,20 @@ func (r *report) of(k key, number func(sample) float64) spread {
 
 func rate(x sample) float64 { return x.Rate }
 
-// ratio compares the rates of two systems round by round: what slows one down for a while slows its neighbors too.
+// ratio compares the rates of two systems.
 func (r *report) ratio(place key, system, to string) (spread, bool) {
-	a, b := r.samples[key{place.topology, place.load, system}], r.samples[key{place.topology, place.load, to}]
+	k, by := key{place.topology, place.load, system}, key{place.topology, place.load, to}
+	return r.quotient(k, by, rate), len(r.samples[k]) > 0 && len(r.samples[by]) > 0
+}
+
+// quotient divides one key's numbers by another's, round by round: what slows one down for a while slows its neighbors too.
+func (r *report) quotient(k, by key, number func(sample) float64) spread {
+	a, b := r.samples[k], r.samples[by]
 	var v []float64
 	for i := range min(len(a), len(b)) {
-		v = append(v, a[i].Rate/b[i].Rate)
+		v = append(v, number(a[i])/number(b[i]))
 	}
-	return spreadOf(v), len(v) > 0
+	return spreadOf(v)
 }
 
 func milliseconds(f func(sample) time.Duration) func(sample) float64 {
