@@ -186,8 +186,8 @@ type Delivery struct {
 
 // Encode makes the delivery's frame once, for all to whom it is pushed: Marshal returns it from then on. The
 // delivery must not be changed any more, nor the frame.
-func (d *Delivery) Encode() (err error) {
-	d.frame, err = Marshal(Envelope{Body: d})
+func (r *Delivery) Encode() (err error) {
+	r.frame, err = Marshal(Envelope{Body: r})
 	return err
 }
 
