@@ -5,12 +5,12 @@ import (
 	"quicproquo.dev/schema/wire"
 )
 
-// A live message goes to a subscription that has nothing else to do without waking its goroutine, which costs as much
-// as all the rest of a push; and where several devices are pushed the same, it is encoded once.
+// A live message goes to a subscription that has nothing else to do without waking its goroutine, and where several devices
+// are pushed the same it is encoded once. In a group of 100, goroutine and encoding were an eighth of the cell's work.
 
 const (
-	directMost  = 32       // Messages stored together from which on the subscriptions' goroutines share the encoding among them.
-	directBytes = 32 << 10 // A larger payload goes on a stream of its own.
+	directMost  = 32       // Of more messages stored together, one for a single device is encoded by its goroutine, beside the lane.
+	directBytes = 32 << 10 // A larger payload is left to the goroutines, for it is copied while the Hub is locked.
 )
 
 // announced is a message on its way to the subscriptions that follow its channel.
@@ -36,8 +36,8 @@ func (s *Subscription) pushNow(m announced, p *position) bool {
 	if m.whole == nil || !s.idle || s.reload || len(s.mailbox) > 0 || m.SenderID == s.device {
 		return false
 	}
-	next := m.Seq == p.sent+1 && m.whole.PrevSeq == p.prev && !p.held() && !p.ended()
-	if !next || p.generation > 0 && m.Generation > p.generation || !s.credited(len(m.Payload)) || !s.push.TryPush(m.whole) {
+	next := p.isNext(m.Seq) && m.whole.PrevSeq == p.prev && !p.isLater(m.Generation)
+	if !next || !s.credited(len(m.Payload)) || !s.push.TryPush(m.whole) {
 		return false
 	}
 	p.generation = max(p.generation, m.Generation)

@@ -33,6 +33,14 @@ type flying struct {
 
 func (p *position) held() bool { return !p.heldUntil.IsZero() }
 
+// isNext reports whether a sequence is what is to be pushed next.
+func (p *position) isNext(seq uint64) bool { return seq == p.sent+1 && !p.held() && !p.ended() }
+
+// isLater reports whether a generation is later than that for which until is known.
+func (p *position) isLater(generation uint32) bool {
+	return p.generation > 0 && generation > p.generation
+}
+
 func (p *position) mustRead() bool {
 	return !p.held() && !p.ended() && (p.unsure || p.stored > p.sent)
 }
@@ -157,26 +165,34 @@ func (s *Subscription) behind(channel ids.ID, stored uint64) {
 // post pushes a stored message at once, or puts it into the mailbox; from a full one it is left to be read from the
 // database.
 func (s *Subscription) post(m announced) {
-	s.mu.Lock()
-	if p, ok := s.positions[m.ChannelID]; ok {
-		if s.pushNow(m, p) {
-			s.mu.Unlock()
-			return
-		}
-		p.stored = max(p.stored, m.Seq)
-		room := len(s.mailbox) < mailboxMessages && s.mailboxSize+len(m.Payload) <= mailboxBytes
-		switch {
-		case p.held():
-		case room:
-			s.mailbox = append(s.mailbox, m)
-			s.mailboxSize += len(m.Payload)
-		default:
-			s.look(m.ChannelID)
-			s.hub.metrics.MailboxFull.Inc()
-		}
+	if !s.pushOrKeep(m) {
+		s.signal()
 	}
-	s.mu.Unlock()
-	s.signal()
+}
+
+// pushOrKeep reports whether the message was pushed; else Run's goroutine has something to do.
+func (s *Subscription) pushOrKeep(m announced) (pushed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, ok := s.positions[m.ChannelID]
+	if !ok {
+		return false
+	}
+	if s.pushNow(m, p) {
+		return true
+	}
+	p.stored = max(p.stored, m.Seq)
+	room := len(s.mailbox) < mailboxMessages && s.mailboxSize+len(m.Payload) <= mailboxBytes
+	switch {
+	case p.held():
+	case room:
+		s.mailbox = append(s.mailbox, m)
+		s.mailboxSize += len(m.Payload)
+	default:
+		s.look(m.ChannelID)
+		s.hub.metrics.MailboxFull.Inc()
+	}
+	return false
 }
 
 func (s *Subscription) signal() {
@@ -247,7 +263,7 @@ func (s *Subscription) next() (m announced, mustRead bool) {
 		s.mailbox[0] = announced{}
 		s.mailbox = s.mailbox[1:]
 		s.mailboxSize -= len(m.Payload)
-		if m.Seq == p.sent+1 && !p.held() && !p.ended() {
+		if p.isNext(m.Seq) {
 			return m, false
 		}
 	}
@@ -289,9 +305,9 @@ func (s *Subscription) begins(m *store.Message) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.positions[m.ChannelID]
-	known := p.generation
-	p.generation = max(known, m.Generation)
-	return m.ChannelID != s.device && known > 0 && m.Generation > known
+	later := p.isLater(m.Generation)
+	p.generation = max(p.generation, m.Generation)
+	return m.ChannelID != s.device && later
 }
 
 // sentOf returns the sequence up to which a channel was pushed.

@@ -95,8 +95,8 @@ func (s *Session) tryPush(p wire.Push) bool {
 	if err != nil || len(b) > frame.ControlLimit {
 		return false
 	}
-	queued, _, err := s.writer.tryPush(b)
-	return queued && err == nil
+	queued, _, _ := s.writer.tryPush(b)
+	return queued
 }
 
 // awaitLarge waits for a large frame's turn; sendLarge gives it back.

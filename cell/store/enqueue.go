@@ -301,7 +301,8 @@ const (
 
 const (
 	intSize, smallSize, bigSize = 4, 2, 8
-	timeSize, placeSize         = bigSize, 6
+	timeSize                    = bigSize
+	placeSize                   = 6
 )
 
 // columns makes the parameters of storeSQL, of which the last are the heads' places, and returns with them the channels in
