@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -32,6 +33,75 @@ func TestABatchCanBeTriedAgain(t *testing.T) {
 	must(t, s.AppendBatch(t.Context(), []*Append{early}))
 	if early.Err != nil || early.Duplicate || early.Message.Seq != 1 {
 		t.Errorf("the second try: %+v", early)
+	}
+}
+
+// Heads are moved before it is known what of a batch is stored: in the end each is where its last message is.
+func TestHeadsAreWhereTheirLastMessagesAre(t *testing.T) {
+	t.Parallel()
+	s := fresh(t)
+	_, alice, bob := direct(t, s)
+	some, none, all := writable(t, s, alice), writable(t, s, alice), writable(t, s, alice)
+	first := message(some, alice, "first")
+	must(t, s.AppendBatch(t.Context(), []*Append{first}))
+	refused := errors.New("no quota")
+	retry, noQuota := *first, message(some, alice, "over the limit")
+	noQuota.Admit = func() error { return refused }
+	batch := []*Append{message(some, bob, "a stranger's"), &retry, message(all, alice, "a"), message(some, alice, "second"), noQuota, message(none, bob, "a stranger's"),
+		message(ids.New(), alice, "to nowhere"), message(all, alice, "b"), message(some, alice, "third")}
+	for i := range 2 { // The second time all are retries, or refused again.
+		must(t, s.AppendBatch(t.Context(), batch))
+		for n, want := range []error{ErrNotFound, nil, nil, nil, refused, ErrNotFound, ErrNotFound, nil, nil} {
+			if a := batch[n]; !errors.Is(a.Err, want) || want == nil && a.Message.Seq != []uint64{0, 1, 1, 2, 0, 0, 0, 2, 3}[n] || a.Duplicate != (want == nil && (i == 1 || n == 1)) {
+				t.Errorf("time %d, message %d: sequence %d, duplicate %t, %v", i, n, a.Message.Seq, a.Duplicate, a.Err)
+			}
+		}
+		ends, err := s.LastSeqs(t.Context(), []ids.ID{some, none, all})
+		must(t, err)
+		if ends[some] != 3 || ends[none] != 0 || ends[all] != 2 {
+			t.Fatalf("time %d: the ends are %d, %d and %d", i, ends[some], ends[none], ends[all])
+		}
+	}
+	last := message(some, alice, "fourth")
+	must(t, s.AppendBatch(t.Context(), []*Append{last}))
+	if last.Message.Seq != 4 {
+		t.Errorf("the next has sequence %d", last.Message.Seq)
+	}
+}
+
+// Large batches of two processes, with the same channels in other orders and with messages that are refused.
+func TestBatchesOfTwoProcessesOverlap(t *testing.T) {
+	t.Parallel()
+	s := fresh(t)
+	_, alice, bob := direct(t, s)
+	channels := make([]ids.ID, 50)
+	for i := range channels {
+		channels[i] = writable(t, s, alice)
+	}
+	var all sync.WaitGroup
+	for w, st := range []*Store{s, open(t, s.pool.Config().ConnString(), 1)} {
+		all.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(w), 11)) //nolint:gosec // a test, and w is small.
+			for range 40 {
+				var batch []*Append
+				for _, c := range r.Perm(len(channels))[:expressMost+8] {
+					batch = append(batch, message(channels[c], []Device{alice, alice, bob}[r.IntN(3)], "text"))
+				}
+				if err := st.AppendBatch(t.Context(), batch); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for _, c := range channels {
+		page, err := s.ReadMessages(t.Context(), c, 0, 10_000, 1<<24, time.Now())
+		must(t, err)
+		ends, err := s.LastSeqs(t.Context(), []ids.ID{c})
+		must(t, err)
+		if n := uint64(len(page)); n == 0 || page[n-1].Seq != n || ends[c] != n {
+			t.Errorf("%d messages, and the channel's end is %d", n, ends[c])
+		}
 	}
 }
 

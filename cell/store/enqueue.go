@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -79,18 +80,19 @@ type appendTx struct {
 	batch     []*Append
 	conn      *pgx.Conn
 	heads     map[ids.ID]*head
+	asked     map[ids.ID]uint64       // How many messages there are for each channel.
 	earlier   map[deliveryKey]*Append // Already stored: Message.Seq, AcceptedAt and fingerprint.
 	strangers map[deliveryKey]bool    // (device, channel) pairs without a cursor that grants the right to write.
 	fresh     []*Append
 }
 
-// read locks the heads, and then, seeing everything that was stored under earlier locks, looks whose right to write is
-// missing and what delivery ids were used before.
+// read moves the heads as far as all the batch would go, and with that locks them; and then, seeing everything that was
+// stored under earlier locks, looks whose right to write is missing and what delivery ids were used before.
 func (t *appendTx) read(ctx context.Context, s *Store) error {
 	var b pgx.Batch
 	b.Queue(begin)
 	settings := s.queueByIndex(&b)
-	b.Queue(lockHeadsSQL, t.channels())
+	t.queueMove(&b)
 	t.queueExceptions(&b)
 	results := t.conn.SendBatch(ctx, &b)
 	defer results.Close() //nolint:errcheck // the last read returned the error.
@@ -106,7 +108,30 @@ func (t *appendTx) read(ctx context.Context, s *Store) error {
 	if t.heads, err = collectHeads(rows); err != nil {
 		return err
 	}
+	for id, h := range t.heads {
+		h.lastSeq -= t.asked[id]
+		h.before = h.lastSeq
+	}
 	return t.readExceptions(results)
+}
+
+// moveSQL moves heads, and says what they are then. Each is looked up in turn, in the order of the arrays, and locked as it
+// is moved. Nearly always all of a batch is stored, and so this is all that is written of a head; to lock it, look at it and
+// write it later cost twice as much.
+const moveSQL = `UPDATE channels SET last_seq = last_seq + n.messages FROM unnest($1::uuid[], $2::bigint[]) AS n (id, messages) WHERE channel_id = n.id RETURNING ` + headColumns
+
+func (t *appendTx) queueMove(b *pgx.Batch) {
+	channels := t.channels()
+	t.asked = make(map[ids.ID]uint64, len(channels))
+	for _, a := range t.batch {
+		t.asked[a.Message.ChannelID]++
+	}
+	all, messages := newColumn(pgtype.UUIDOID, len(channels), ids.Size), newColumn(pgtype.Int8OID, len(channels), bigSize)
+	for _, id := range channels {
+		all.id(id)
+		messages.int8(int64(t.asked[id])) //nolint:gosec // batches are small.
+	}
+	b.Queue(moveSQL, all, messages)
 }
 
 // channels are those of the batch, in the order in which they are locked.
@@ -229,41 +254,37 @@ func (a *Append) admitted() bool {
 	return a.Err == nil
 }
 
+// write stores what is to be stored, and moves heads back that were moved too far.
 func (t *appendTx) write(ctx context.Context, s *Store) error {
-	if len(t.batch) > expressMost || len(t.fresh) == 0 {
-		return t.writeOff(ctx, s)
-	}
-	var b pgx.Batch
-	args, _ := t.columns()
-	b.Queue(storeSQL+returningVersions, args...)
-	b.Queue("COMMIT")
-	results := t.conn.SendBatch(ctx, &b)
-	defer results.Close() //nolint:errcheck // the last read returned the error.
-	became, err := t.readMoved(results)
-	if err != nil {
-		return err
-	}
-	tag, err := results.Exec()
-	if err == nil {
-		err = committed(tag)
-	}
-	if err == nil {
-		t.remember(s, became)
-	}
-	return err
-}
-
-// writeOff is write for a batch after which the heads are not remembered: to read them back would cost a large one more
-// than the next small one gains.
-func (t *appendTx) writeOff(ctx context.Context, s *Store) error {
 	var b pgx.Batch
 	if len(t.fresh) > 0 {
-		args, heads := t.columns()
-		b.Queue(storeSQL+returningNothing, args...)
-		s.heads.forget(heads)
+		b.Queue(storeSQL, t.columns()...)
 	}
+	back := t.tooFar()
+	queueHeads(&b, back)
 	b.Queue("COMMIT").Exec(committed)
-	return t.conn.SendBatch(ctx, &b).Close()
+	if err := t.conn.SendBatch(ctx, &b).Close(); err != nil {
+		return err
+	}
+	s.heads.forget(slices.Collect(maps.Keys(back))) // Written once more, they stand elsewhere now.
+	for id, h := range t.heads {
+		if back[id] == nil {
+			s.heads.remember(id, *h)
+		}
+	}
+	return nil
+}
+
+// tooFar are the heads of channels of which not all messages are stored.
+func (t *appendTx) tooFar() map[ids.ID]*head {
+	heads := map[ids.ID]*head{}
+	for id, h := range t.heads {
+		if h.lastSeq < h.before+t.asked[id] {
+			h.grown = true // In the database it was.
+			heads[id] = h
+		}
+	}
+	return heads
 }
 
 // committed looks at what COMMIT did: of a transaction that has failed it makes a ROLLBACK, without an error.
@@ -274,19 +295,10 @@ func committed(tag pgconn.CommandTag) error {
 	return nil
 }
 
-// storeSQL stores messages with their delivery ids, and moves the heads, which are locked: all of them, or it fails.
-const (
-	storeSQL = `WITH m AS (
-		INSERT INTO messages (` + messageColumnNames + `) SELECT * FROM ` + messageRows + `),
-	d AS (
-		INSERT INTO delivery_ids (` + deliveryColumnNames + `) SELECT * FROM ` + deliveryRows + `),
-	moved AS (
-		UPDATE channels c SET last_seq = n.seq FROM ` + headRows + ` WHERE c.ctid = n.place AND c.channel_id = n.id` + returningHeads + `),
-	whole AS MATERIALIZED (SELECT 1 / (count(*) = cardinality($13::uuid[]))::int AS yes FROM moved)`
-	returningVersions = ` SELECT moved.* FROM whole LEFT JOIN moved ON whole.yes = 1`
-	returningNothing  = ` SELECT FROM whole WHERE whole.yes = 1`
-	returningHeads    = ` RETURNING c.channel_id, c.xmin::text::bigint AS version, c.ctid AS place`
-)
+// storeSQL stores messages with their delivery ids. The heads have been moved.
+const storeSQL = `WITH m AS (
+		INSERT INTO messages (` + messageColumnNames + `) SELECT * FROM ` + messageRows + `)
+	INSERT INTO delivery_ids (` + deliveryColumnNames + `) SELECT * FROM ` + deliveryRows
 
 // The parameters of storeSQL, which the two tables share as far as they have the same columns.
 const (
@@ -295,8 +307,6 @@ const (
 
 	deliveryColumnNames = `channel_id, seq, sender_id, delivery_id, accepted_at, fingerprint, id_time`
 	deliveryRows        = `unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::bytea[], $12::timestamptz[])`
-
-	headRows = `unnest($13::uuid[], $14::bigint[], $15::tid[]) AS n (id, seq, place)`
 )
 
 const (
@@ -305,9 +315,8 @@ const (
 	placeSize                   = 6
 )
 
-// columns makes the parameters of storeSQL, of which the last are the heads' places, and returns with them the channels in
-// the order of the 13th.
-func (t *appendTx) columns() (args []any, heads []ids.ID) {
+// columns makes the parameters of storeSQL.
+func (t *appendTx) columns() []any {
 	// Sorted: two transactions that insert the same delivery ids wait for each other in one order.
 	slices.SortFunc(t.fresh, func(a, b *Append) int {
 		return cmp.Or(a.Message.SenderID.Compare(b.Message.SenderID), a.Message.DeliveryID.Compare(b.Message.DeliveryID))
@@ -337,10 +346,5 @@ func (t *appendTx) columns() (args []any, heads []ids.ID) {
 		sums.bytes(sum[:])
 		payloads.bytes(m.Payload)
 	}
-	heads, ends := grown(t.heads)
-	places := newColumn(pgtype.TIDOID, len(heads), placeSize)
-	for _, channel := range heads {
-		places.tid(t.heads[channel].place)
-	}
-	return []any{channels, seqs, senders, deliveries, accepted, sums, abouts, expires, generations, kinds, payloads, times, heads, ends, places}, heads
+	return []any{channels, seqs, senders, deliveries, accepted, sums, abouts, expires, generations, kinds, payloads, times}
 }

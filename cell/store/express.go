@@ -49,16 +49,19 @@ func (c *headCache) expect(channels []ids.ID) (map[ids.ID]*head, bool) {
 	return heads, true
 }
 
-// remember notes the head of a channel after a commit that made its row what moved says. found is the row's version before.
-func (c *headCache) remember(id ids.ID, h head, found int64, m moved) {
+// remember notes the head of a channel as a commit has left it.
+func (c *headCache) remember(id ids.ID, h head) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.heads == nil || len(c.heads) >= headsMost {
+	if len(c.heads) >= headsMost {
+		clear(c.heads)
+	}
+	if c.heads == nil {
 		c.heads = map[ids.ID]remembered{}
 	}
 	before, known := c.heads[id]
-	h.version, h.place, h.grown = m.version, m.place, false
-	c.heads[id] = remembered{h, known && before.head.version == found}
+	h.grown = false
+	c.heads[id] = remembered{h, known && before.head.lastSeq == h.before}
 }
 
 // forgetAll is for when the database may be another than before: one that was restored, or took over, may have given
@@ -81,7 +84,7 @@ func (c *headCache) forget(channels []ids.ID) {
 // channel's for nothing; expressSQL finds out.
 const lockPlacesSQL = `SELECT FROM channels WHERE ctid = ANY ($1) ORDER BY channel_id FOR NO KEY UPDATE`
 
-// expressSQL is storeSQL under the condition that the heads have the places, versions and ends expected, and that
+// expressSQL moves heads and is storeSQL, under the condition that the heads have the places, versions and ends expected, and that
 // exceptionsSQL would return nothing. The heads are locked before, by a statement of its own, so that this one sees what was
 // committed meanwhile. A version is the transaction that made it: it alone would do, but that transactions are counted anew
 // in a database that was restored, and after four billion of them. Therefore the end counts too, and with each new connection
@@ -96,7 +99,8 @@ const expressSQL = `WITH ok AS MATERIALIZED (
 	d AS (
 		INSERT INTO delivery_ids (` + deliveryColumnNames + `)
 		SELECT n.* FROM ` + deliveryRows + ` AS n, ok WHERE ok.yes)
-	UPDATE channels c SET last_seq = n.seq FROM ` + headRows + `, ok WHERE c.ctid = n.place AND c.channel_id = n.id AND ok.yes` + returningHeads
+	UPDATE channels c SET last_seq = n.seq FROM unnest($13::uuid[], $14::bigint[], $15::tid[]) AS n (id, seq, place), ok
+		WHERE c.ctid = n.place AND c.channel_id = n.id AND ok.yes RETURNING c.channel_id, c.xmin::text::bigint, c.ctid`
 
 // express stores the batch if everything is as expected. False without an error: nothing was stored.
 func (t *appendTx) express(ctx context.Context, s *Store) (bool, error) {
@@ -142,15 +146,17 @@ func (t *appendTx) withdraw(expires []time.Time) {
 // storeIf is read and write in one.
 func (t *appendTx) storeIf(ctx context.Context, s *Store) (bool, error) {
 	var b pgx.Batch // One transaction without a BEGIN and a COMMIT, which would cost a fifth more.
-	args, heads := t.columns()
-	versions, before := newColumn(pgtype.Int8OID, len(heads), bigSize), newColumn(pgtype.Int8OID, len(heads), bigSize)
+	first, last := t.span()
+	heads, ends := grown(t.heads)
+	n := len(heads)
+	places, versions, before := newColumn(pgtype.TIDOID, n, placeSize), newColumn(pgtype.Int8OID, n, bigSize), newColumn(pgtype.Int8OID, n, bigSize)
 	for _, id := range heads {
+		places.tid(t.heads[id].place)
 		versions.int8(t.heads[id].version)
 		before.int8(int64(t.heads[id].before)) //nolint:gosec // below 2^63.
 	}
-	first, last := t.span()
-	b.Queue(lockPlacesSQL, args[len(args)-1])
-	b.Queue(expressSQL, append(args, versions, first, last, before)...)
+	b.Queue(lockPlacesSQL, places)
+	b.Queue(expressSQL, append(t.columns(), heads, ends, places, versions, first, last, before)...)
 	results := t.conn.SendBatch(ctx, &b)
 	defer results.Close() //nolint:errcheck // the last read returned the error.
 	if _, err := results.Exec(); err != nil {
@@ -160,39 +166,28 @@ func (t *appendTx) storeIf(ctx context.Context, s *Store) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := results.Close(); err != nil || len(stored) == 0 { // With its end the batch is committed.
+	if err := results.Close(); err != nil || stored == 0 { // With its end the batch is committed.
 		return false, err
 	}
-	t.remember(s, stored)
+	for id, h := range t.heads {
+		s.heads.remember(id, *h)
+	}
 	return true, nil
 }
 
-// moved is what a head's row became.
-type moved struct {
-	version int64
-	place   pgtype.TID
-}
-
-// readMoved returns what the rows became of the heads that were moved.
-func (t *appendTx) readMoved(results pgx.BatchResults) (map[ids.ID]moved, error) {
+// readMoved notes what became of the rows of the heads that were moved, and returns how many that are.
+func (t *appendTx) readMoved(results pgx.BatchResults) (n int, err error) {
 	rows, err := results.Query()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	became := make(map[ids.ID]moved, len(t.heads))
 	var id ids.ID
-	var m moved
-	_, err = pgx.ForEachRow(rows, []any{&id, &m.version, &m.place}, func() error {
-		became[id] = m
+	var version int64
+	var place pgtype.TID
+	_, err = pgx.ForEachRow(rows, []any{&id, &version, &place}, func() error {
+		t.heads[id].version, t.heads[id].place = version, place
+		n++
 		return nil
 	})
-	return became, err
-}
-
-// remember notes the heads as the transaction, which has been committed, has left them.
-func (t *appendTx) remember(s *Store, became map[ids.ID]moved) {
-	for id, m := range became {
-		h := t.heads[id]
-		s.heads.remember(id, *h, h.version, m)
-	}
+	return n, err
 }

@@ -201,6 +201,17 @@ func TestARetryIsFoundAndCostsNothing(t *testing.T) {
 	}
 }
 
+// writable makes a channel to which a device may write.
+func writable(t *testing.T, s *Store, device Device) ids.ID {
+	t.Helper()
+	channel := ids.New()
+	_, err := s.pool.Exec(t.Context(), `INSERT INTO channels (channel_id, kind, generation, created_at) VALUES ($1, 2, 1, now())`, channel)
+	must(t, err)
+	_, err = s.pool.Exec(t.Context(), `INSERT INTO cursors (device_id, channel_id, acked_seq) VALUES ($1, $2, 0)`, device.ID, channel)
+	must(t, err)
+	return channel
+}
+
 // Two processes write to the same channels and to their own, in small batches with retries among them.
 func TestTwoProcessesShareChannels(t *testing.T) {
 	t.Parallel()
@@ -209,11 +220,7 @@ func TestTwoProcessesShareChannels(t *testing.T) {
 	_, alice, _ := direct(t, s)
 	channels := make([]ids.ID, 3)
 	for i := range channels {
-		channels[i] = ids.New()
-		_, err := s.pool.Exec(t.Context(), `INSERT INTO channels (channel_id, kind, generation, created_at) VALUES ($1, 2, 1, now())`, channels[i])
-		must(t, err)
-		_, err = s.pool.Exec(t.Context(), `INSERT INTO cursors (device_id, channel_id, acked_seq) VALUES ($1, $2, 0)`, alice.ID, channels[i])
-		must(t, err)
+		channels[i] = writable(t, s, alice)
 	}
 	var all sync.WaitGroup
 	var mu sync.Mutex

@@ -72,8 +72,8 @@ type head struct {
 	muted       []ids.ID      // Accounts that may not write.
 	closed      bool
 	version     int64      // Of the row: the transaction that wrote it (xmin),
-	place       pgtype.TID // and where it stands (ctid): as long as it is locked it can be found there, without its index.
-	before      uint64     // LastSeq as it was remembered, in express.
+	place       pgtype.TID // and where it stands (ctid): as long as nobody else writes it can be found there, without its index.
+	before      uint64     // LastSeq as AppendBatch found it, or expected it.
 	grown       bool
 }
 
@@ -87,8 +87,10 @@ func lockHeads(ctx context.Context, tx pgx.Tx, channels []ids.ID) (map[ids.ID]*h
 	return collectHeads(rows)
 }
 
-const lockHeadsSQL = `SELECT channel_id, generation, last_seq, closed_until IS NOT NULL, epoch, epoch_seq, coalesce(retention_sec, 0), remove_first[1], muted, xmin::text::bigint, ctid
-	FROM channels WHERE channel_id = ANY ($1) ORDER BY channel_id FOR NO KEY UPDATE`
+const (
+	lockHeadsSQL = `SELECT ` + headColumns + ` FROM channels WHERE channel_id = ANY ($1) ORDER BY channel_id FOR NO KEY UPDATE`
+	headColumns  = `channel_id, generation, last_seq, closed_until IS NOT NULL, epoch, epoch_seq, coalesce(retention_sec, 0), remove_first[1], muted, xmin::text::bigint, ctid`
+)
 
 func collectHeads(rows pgx.Rows) (map[ids.ID]*head, error) {
 	heads := map[ids.ID]*head{}
@@ -288,9 +290,12 @@ func (s *Store) Acknowledge(ctx context.Context, acks []Ack) error {
 	slices.SortFunc(acks, func(a, b Ack) int { // One lock order everywhere.
 		return cmp.Or(a.DeviceID.Compare(b.DeviceID), a.ChannelID.Compare(b.ChannelID))
 	})
-	devices, channels, seqs := make([]ids.ID, len(acks)), make([]ids.ID, len(acks)), make([]int64, len(acks))
-	for i, a := range acks {
-		devices[i], channels[i], seqs[i] = a.DeviceID, a.ChannelID, int64(a.Seq) //nolint:gosec // checked against the channel's end.
+	n := len(acks)
+	devices, channels, seqs := newColumn(pgtype.UUIDOID, n, ids.Size), newColumn(pgtype.UUIDOID, n, ids.Size), newColumn(pgtype.Int8OID, n, bigSize)
+	for _, a := range acks {
+		devices.id(a.DeviceID)
+		channels.id(a.ChannelID)
+		seqs.int8(int64(a.Seq)) //nolint:gosec // checked against the channel's end.
 	}
 	var b pgx.Batch // One transaction: what is sent together, without a BEGIN, is one.
 	b.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)

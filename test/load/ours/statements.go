@@ -22,7 +22,7 @@ func StatementSettings() map[string]string {
 const storedSQL = `SELECT (SELECT count(*) FROM messages)::float8, (SELECT count(*) FROM delivery_ids)::float8,
 	coalesce(sum(calls) FILTER (WHERE stores), 0)::float8, coalesce(sum(wal_bytes) FILTER (WHERE stores), 0)::float8,
 	coalesce(sum(rows) FILTER (WHERE acknowledges), 0)::float8, coalesce(sum(wal_bytes) FILTER (WHERE acknowledges), 0)::float8
-	FROM (SELECT *, query ~ 'INSERT INTO messages|LEFT JOIN cursors k|FROM channels WHERE ctid|removes?_first.*FOR NO KEY UPDATE' AS stores, query ~ 'UPDATE cursors' AS acknowledges FROM pg_stat_statements) AS s`
+	FROM (SELECT *, query ~ 'INSERT INTO messages|LEFT JOIN cursors k|FROM channels WHERE ctid|UPDATE channels (c )?SET last_seq' AS stores, query ~ 'UPDATE cursors' AS acknowledges FROM pg_stat_statements) AS s`
 
 // Stored reads the counts.
 func (s *System) Stored(ctx context.Context) (Stored, error) {
