@@ -14,7 +14,8 @@ type EndpointSpec struct {
 	Port int32 `json:"port,omitempty"`
 
 	// serviceType is how the Service is reached: from inside the cluster
-	// (ClusterIP), on every node (NodePort) or through a load balancer.
+	// (ClusterIP), on the nodes that run a server (NodePort: the address of a
+	// single server moves with its pod) or through a load balancer.
 	// +kubebuilder:default=NodePort
 	// +kubebuilder:validation:Enum=ClusterIP;NodePort;LoadBalancer
 	// +optional

@@ -128,8 +128,10 @@ func storedIsChecked(t *testing.T, w *world) {
 	}
 }
 
-// podsDie sends numbered messages while servers and operator are taken away.
+// podsDie sends numbered messages while servers and operator are taken away. A
+// pod comes back on its node: the address that the two know is that node's.
 func podsDie(t *testing.T, w *world) {
+	holdNode(t, w.cell.pods())
 	n := 60
 	if full {
 		n = 300
@@ -149,6 +151,24 @@ func podsDie(t *testing.T, w *world) {
 		t.Errorf("after all was read there is more: %+v", late)
 	}
 	w.bob.tell(w.alice, "All of them came")
+}
+
+// holdNode has no other nodes take pods than that of the one pod that the
+// selector selects, until the test ends.
+func holdNode(t *testing.T, selector string) {
+	t.Helper()
+	of := kube(t, "get", "pods", "-l", selector, "-o", "jsonpath={.items[*].spec.nodeName}")
+	for _, node := range strings.Fields(kube(t, "get", "nodes", "-o", "jsonpath={.items[*].metadata.name}")) {
+		if node == of {
+			continue
+		}
+		kube(t, "cordon", node)
+		t.Cleanup(func() {
+			if _, err := kubectl(context.Background(), "uncordon", node); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // deletePod deletes the one running pod that the selector selects, without
