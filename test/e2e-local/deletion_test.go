@@ -314,6 +314,7 @@ func TestDisabledAccount(t *testing.T) {
 	if got := c.disable("alice", false); got != id {
 		t.Fatal("another account")
 	}
+	eventually(t, "alice is let in", func() bool { exit, _, _ := alice.run("devices"); return exit == 0 }) // A server learns of it within half a second.
 	got := alice.ok("read", "--json")
 	if len(got) != 2 || got[0]["text"] != "one" || got[1]["text"] != "two" {
 		t.Errorf("she reads %v", got)
