@@ -116,8 +116,7 @@ func (t *appendTx) read(ctx context.Context, s *Store) error {
 }
 
 // moveSQL moves heads, and says what they are then. Each is looked up in turn, in the order of the arrays, and locked as it
-// is moved. Nearly always all of a batch is stored, and so this is all that is written of a head; to lock it, look at it and
-// write it later cost twice as much.
+// is moved. Nearly always all of a batch is stored, and so this is all that is written of a head.
 const moveSQL = `UPDATE channels SET last_seq = last_seq + n.messages FROM unnest($1::uuid[], $2::bigint[]) AS n (id, messages) WHERE channel_id = n.id RETURNING ` + headColumns
 
 func (t *appendTx) queueMove(b *pgx.Batch) {
@@ -267,11 +266,8 @@ func (t *appendTx) write(ctx context.Context, s *Store) error {
 		return err
 	}
 	s.heads.forget(slices.Collect(maps.Keys(back))) // Written once more, they stand elsewhere now.
-	for id, h := range t.heads {
-		if back[id] == nil {
-			s.heads.remember(id, *h)
-		}
-	}
+	maps.DeleteFunc(t.heads, func(id ids.ID, _ *head) bool { return back[id] != nil })
+	s.heads.remember(t.heads)
 	return nil
 }
 

@@ -49,19 +49,22 @@ func (c *headCache) expect(channels []ids.ID) (map[ids.ID]*head, bool) {
 	return heads, true
 }
 
-// remember notes the head of a channel as a commit has left it.
-func (c *headCache) remember(id ids.ID, h head) {
+// remember notes heads as a commit has left them.
+func (c *headCache) remember(heads map[ids.ID]*head) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.heads) >= headsMost {
-		clear(c.heads)
-	}
 	if c.heads == nil {
 		c.heads = map[ids.ID]remembered{}
 	}
-	before, known := c.heads[id]
-	h.grown = false
-	c.heads[id] = remembered{h, known && before.head.lastSeq == h.before}
+	for id, h := range heads {
+		if len(c.heads) >= headsMost {
+			clear(c.heads)
+		}
+		before, known := c.heads[id]
+		one := *h
+		one.grown = false
+		c.heads[id] = remembered{one, known && before.head.lastSeq == h.before}
+	}
 }
 
 // forgetAll is for when the database may be another than before: one that was restored, or took over, may have given
@@ -169,9 +172,7 @@ func (t *appendTx) storeIf(ctx context.Context, s *Store) (bool, error) {
 	if err := results.Close(); err != nil || stored == 0 { // With its end the batch is committed.
 		return false, err
 	}
-	for id, h := range t.heads {
-		s.heads.remember(id, *h)
-	}
+	s.heads.remember(t.heads)
 	return true, nil
 }
 
